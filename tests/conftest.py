@@ -1,0 +1,52 @@
+"""Real services for the tests: one Redis and one PostgreSQL for the session, a clean one of each for the test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
+
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def embedded_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """One Redis for the session. Tests that kill Redis start their own."""
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(embedded_redis: EmbeddedRedis) -> str:
+    """An empty Redis."""
+    with redis.Redis.from_url(embedded_redis.url) as client:
+        client.flushall()
+    return embedded_redis.url
+
+
+@pytest.fixture(scope="session")
+def embedded_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One PostgreSQL for the session."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
+    """An empty database, dropped after the test."""
+    name = f"test_{next(_NUMBERS)}"
+    yield embedded_postgres.create_database(name)
+    with psycopg.connect(embedded_postgres.url, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    """A Redis of the test's own, to kill and restart."""
+    with EmbeddedRedis(tmp_path / "own-redis") as server:
+        yield server

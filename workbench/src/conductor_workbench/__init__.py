@@ -1,0 +1,1 @@
+"""What needs all the rooms at once: embedded platform, demo, replay, simulation, data sets, bench."""

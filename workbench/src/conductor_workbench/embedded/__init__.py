@@ -1,0 +1,6 @@
+"""A real Redis and a real PostgreSQL as child processes, for a machine that has neither running."""
+
+from conductor_workbench.embedded.postgres import EmbeddedPostgres
+from conductor_workbench.embedded.redis import EmbeddedRedis
+
+__all__ = ["EmbeddedPostgres", "EmbeddedRedis"]

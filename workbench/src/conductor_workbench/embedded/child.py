@@ -1,0 +1,65 @@
+"""Child processes that end with their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class ChildFailed(RuntimeError):
+    """A child process ended, or did not come up in time. The message holds the end of its log."""
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to terminate this process when the thread that started it dies (Linux), for use before exec."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def spawn(command: Sequence[str], log: Path, user: int | None = None) -> subprocess.Popen[bytes]:
+    """Start ``command`` with its output in ``log``, as ``user`` if one is given."""
+    with log.open("ab") as output:
+        # A session of its own: Ctrl-C in the terminal reaches us first, and we stop the child in order.
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            user=user,
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, safe after fork
+        )
+
+
+def wait_until(
+    ready: Callable[[], bool], child: subprocess.Popen[bytes], log: Path, timeout_seconds: float = 30.0
+) -> None:
+    """Return once ``ready()`` holds; raise :class:`ChildFailed` if the child ends or the time is over."""
+    deadline = time.monotonic() + timeout_seconds
+    while not ready():
+        ended = child.poll() is not None
+        if ended or time.monotonic() > deadline:
+            what = f"ended with {child.returncode}" if ended else f"not ready after {timeout_seconds:.0f} s"
+            tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+            raise ChildFailed(f"{child.args!r} {what}\n{tail}")
+        time.sleep(0.02)
+
+
+def stop(child: subprocess.Popen[bytes], stop_signal: signal.Signals, timeout_seconds: float = 10.0) -> None:
+    """Ask the child to stop; kill it if it does not within the time."""
+    if child.poll() is not None:
+        return
+    child.send_signal(stop_signal)
+    try:
+        child.wait(timeout_seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
