@@ -146,6 +146,7 @@ class InputColumn(_message.Message):
     REQUIRED_FIELD_NUMBER: _builtins.int
     MAXIMUM_AGE_FIELD_NUMBER: _builtins.int
     TYPICAL_VALUE_FIELD_NUMBER: _builtins.int
+    NULLABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, unique within the manifest."""
     request_column: _builtins.str
@@ -156,6 +157,10 @@ class InputColumn(_message.Message):
     """The model can't answer without this column."""
     typical_value: _builtins.float
     """Training median: the level against which contributions are told. Absent where the column was always missing."""
+    nullable: _builtins.bool
+    """An entity may rightly have no row, or only an old one (a new branch, a quiet hour): the model was trained on that.
+    Such a column is told as missing but does not make the answer a degraded one; an unreadable row still does.
+    """
     @_builtins.property
     def feature(self) -> Global___FeatureField:
         """A field of a feature row."""
@@ -179,10 +184,11 @@ class InputColumn(_message.Message):
         required: _builtins.bool = ...,
         maximum_age: _duration_pb2.Duration | None = ...,
         typical_value: _builtins.float | None = ...,
+        nullable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_default_value", b"_default_value", "_typical_value", b"_typical_value", "default_value", b"default_value", "elapsed_since", b"elapsed_since", "feature", b"feature", "maximum_age", b"maximum_age", "request_column", b"request_column", "source", b"source", "typical_value", b"typical_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_value", b"_default_value", "_typical_value", b"_typical_value", "default_value", b"default_value", "elapsed_since", b"elapsed_since", "feature", b"feature", "maximum_age", b"maximum_age", "name", b"name", "request_column", b"request_column", "required", b"required", "source", b"source", "typical_value", b"typical_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_value", b"_default_value", "_typical_value", b"_typical_value", "default_value", b"default_value", "elapsed_since", b"elapsed_since", "feature", b"feature", "maximum_age", b"maximum_age", "name", b"name", "nullable", b"nullable", "request_column", b"request_column", "required", b"required", "source", b"source", "typical_value", b"typical_value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_value: _TypeAlias = _typing.Literal["default_value"]  # noqa: Y015
     _WhichOneofArgType__default_value: _TypeAlias = _typing.Literal["_default_value", b"_default_value"]  # noqa: Y015

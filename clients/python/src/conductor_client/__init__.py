@@ -1,0 +1,69 @@
+"""Typed client of Conductor, its generated stubs and the `conductor` command."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from conductor_client.builds import BuildFields, BuildTrigger
+    from conductor_client.client import ConductorClient
+    from conductor_client.connection import ConnectionSettings
+    from conductor_client.errors import (
+        ConductorError,
+        DeadlineExceeded,
+        ErrorReason,
+        FieldViolation,
+        InternalError,
+        InvalidRequest,
+        Overloaded,
+        PermissionDenied,
+        Unauthenticated,
+        Unavailable,
+    )
+    from conductor_client.events import DeadLetter, PublishedEvents
+    from conductor_client.predictions import BuildDurationPrediction, Contribution, PredictionMethod
+    from conductor_client.sync_client import SyncConductorClient
+
+__all__ = [
+    "BuildDurationPrediction",
+    "BuildFields",
+    "BuildTrigger",
+    "ConductorClient",
+    "ConductorError",
+    "ConnectionSettings",
+    "Contribution",
+    "DeadLetter",
+    "DeadlineExceeded",
+    "ErrorReason",
+    "FieldViolation",
+    "InternalError",
+    "InvalidRequest",
+    "Overloaded",
+    "PermissionDenied",
+    "PredictionMethod",
+    "PublishedEvents",
+    "SyncConductorClient",
+    "Unauthenticated",
+    "Unavailable",
+]
+
+_HOMES = {
+    "builds": ("BuildFields", "BuildTrigger"),
+    "client": ("ConductorClient",),
+    "connection": ("ConnectionSettings",),
+    "events": ("DeadLetter", "PublishedEvents"),
+    "predictions": ("BuildDurationPrediction", "Contribution", "PredictionMethod"),
+    "sync_client": ("SyncConductorClient",),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: the `conductor` command must not wait for gRPC to show its help."""
+    from importlib import import_module  # noqa: PLC0415 - nothing is imported before it is used
+
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((module for module, names in _HOMES.items() if name in names), "errors")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,145 @@
+"""How a client connects and when it tries again: what both clients share, without a call in it."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+import grpc
+
+from conductor_client.errors import ConductorError, Overloaded, error_from_rpc
+
+TokenSource = str | Callable[[], str]
+Certificate = bytes | str | Path
+
+_SERVICES = ("conductor.prediction.v1.PredictionService", "conductor.events.v1.EventService")
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """Everything about a connection. Frozen; give another one to change it."""
+
+    target: str
+    """``host:port``, or any gRPC name such as ``dns:///conductor.internal:443``; every address that it resolves to
+    takes its turn."""
+    token: TokenSource | None = None
+    """Bearer token, or a function that gives the current one; it is called for every call and must not block."""
+    root_certificates: Certificate | None = None
+    """PEM text, or the path of a PEM file, of the authorities to trust; absent means the system's."""
+    client_certificate: Certificate | None = None
+    """PEM certificate chain for mTLS, with ``client_key``."""
+    client_key: Certificate | None = None
+    """PEM private key for mTLS."""
+    insecure: bool = False
+    """No TLS: for a server on the same machine. A token would travel in the clear."""
+    timeout_seconds: float = 1.0
+    """Deadline of a prediction call, its retries included."""
+    publish_timeout_seconds: float = 300.0
+    """Deadline of a whole stream of events."""
+    maximum_attempts: int = 4
+    """Attempts of a call that finds the server UNAVAILABLE; 1 for no retry. gRPC allows at most 5."""
+    initial_backoff_seconds: float = 0.02
+    """Wait before the second attempt, randomised; doubles up to ``maximum_backoff_seconds``."""
+    maximum_backoff_seconds: float = 0.2
+    maximum_message_bytes: int = 4 << 20
+    """Largest message sent or received."""
+
+    def open_sync(self) -> grpc.Channel:
+        """Open a channel for `SyncConductorClient`."""
+        if self.insecure:
+            return grpc.insecure_channel(self.target, options=self._options())
+        return grpc.secure_channel(self.target, self._credentials(), options=self._options())
+
+    def open_async(self) -> grpc.aio.Channel:
+        """Open a channel for `ConductorClient`."""
+        if self.insecure:
+            return grpc.aio.insecure_channel(self.target, options=self._options())
+        return grpc.aio.secure_channel(self.target, self._credentials(), options=self._options())
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The headers of a call."""
+        token = self.token() if callable(self.token) else self.token
+        return (("authorization", f"Bearer {token}"),) if token else ()
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(
+            root_certificates=_pem(self.root_certificates),
+            private_key=_pem(self.client_key),
+            certificate_chain=_pem(self.client_certificate),
+        )
+
+    def _options(self) -> list[tuple[str, str | int]]:
+        policy = {
+            "maxAttempts": self.maximum_attempts,
+            "initialBackoff": f"{self.initial_backoff_seconds:.3f}s",
+            "maxBackoff": f"{self.maximum_backoff_seconds:.3f}s",
+            "backoffMultiplier": 2,
+            # An overloaded server isn't asked again unless it says when: see `Attempts`.
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        }
+        method: dict[str, object] = {"name": [{"service": service} for service in _SERVICES]}
+        if self.maximum_attempts > 1:
+            method["retryPolicy"] = policy
+        service_config = {
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "methodConfig": [method],
+            # Stop retrying while most calls fail: a server that comes back must not meet four times the load.
+            "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
+        }
+        return [
+            ("grpc.service_config", json.dumps(service_config)),
+            ("grpc.max_send_message_length", self.maximum_message_bytes),
+            ("grpc.max_receive_message_length", self.maximum_message_bytes),
+            # A dead peer shows within 70 s. Pings only while a call is under way, which any server allows.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 0),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
+            ("grpc.primary_user_agent", f"conductor-client/{version('conductor-client')}"),
+        ]
+
+
+class Attempts:
+    """One budget of time for a call, and whether to try again.
+
+    gRPC itself retries UNAVAILABLE within the budget. An overloaded server is asked once more if it said after what
+    wait, and if the budget allows the wait.
+    """
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._end = time.monotonic() + timeout_seconds
+        self._waited = False
+
+    def timeout(self) -> float | None:
+        """Seconds left, at least 0; None without end."""
+        left = max(self._end - time.monotonic(), 0.0)
+        return None if left == float("inf") else left
+
+    def wait_after(self, failure: grpc.RpcError) -> float:
+        """Seconds to wait before trying again. Raises the typed error when trying again is no use."""
+        error = error_from_rpc(failure)
+        if not self._may_wait(error):
+            raise error from failure
+        self._waited = True
+        return _seconds(error.retry_delay)
+
+    def _may_wait(self, error: ConductorError) -> bool:
+        if self._waited or not isinstance(error, Overloaded) or error.retry_delay is None:
+            return False
+        return time.monotonic() + _seconds(error.retry_delay) < self._end
+
+
+def _seconds(delay: timedelta | None) -> float:
+    return delay.total_seconds() if delay else 0.0
+
+
+def _pem(certificate: Certificate | None) -> bytes | None:
+    if certificate is None or isinstance(certificate, bytes):
+        return certificate
+    text = str(certificate)
+    return text.encode() if text.lstrip().startswith("-----BEGIN") else Path(certificate).expanduser().read_bytes()

@@ -1,0 +1,29 @@
+"""What can go wrong with the model store."""
+
+
+class ModelStoreError(Exception):
+    """Base of every error of the model store; its text says what to do or look at."""
+
+
+class InvalidScope(ModelStoreError, ValueError):
+    """A predictor, tenant, channel or version that can't name anything in the store."""
+
+
+class InvalidManifest(ModelStoreError, ValueError):
+    """A manifest that doesn't describe the graph beside it; nothing was written."""
+
+
+class ModelNotFound(ModelStoreError, LookupError):
+    """The store doesn't hold the version, the channel or the file that a version needs."""
+
+
+class CorruptModel(ModelStoreError):
+    """The store holds the version, but not as it was published (half-written, altered or misplaced)."""
+
+
+class PointerMoved(ModelStoreError):
+    """Another process moved the channel at the same time; look again before deciding anew."""
+
+
+class ModelStoreUnavailable(ModelStoreError):
+    """The storage behind the model store doesn't answer or refuses."""

@@ -1,0 +1,126 @@
+"""Who a model is for, and the keys under which the store keeps its files.
+
+Layout::
+
+    blobs/sha256/<hex>
+    models/<predictor>/<global | tenants/<quoted tenant>>/versions/<version>.binpb
+    models/<predictor>/<global | tenants/<quoted tenant>>/channels/<channel>/<generation, 20 digits>.json
+
+A tenant's name may hold anything: it is quoted to characters that mean the same in every file system and object
+store, upper and lower case apart. A name too long for a file name is replaced by its digest, and is then told by the
+files' content only.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from conductor_model_store.errors import InvalidScope
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_VERSION = re.compile(r"[0-9a-f]{16}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_GENERATION = re.compile(r"[0-9]{20}")
+_PLAIN_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
+_LONGEST_QUOTED = 200  # file systems take 255 bytes
+_DIGEST_MARK = "~"
+
+MODELS = "models"
+"""Prefix of everything but blobs."""
+
+
+@dataclass(frozen=True, order=True)
+class ModelScope:
+    """A predictor and the tenant that it serves; an empty tenant means the global model."""
+
+    predictor: str
+    tenant_id: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.predictor, "predictor")
+        quote_tenant(self.tenant_id)
+
+    @property
+    def resource_name(self) -> str:
+        """``models/build-duration/global`` or ``models/build-duration/tenants/acme``, as provenance tells it."""
+        return f"models/{self.predictor}/" + (f"tenants/{self.tenant_id}" if self.tenant_id else "global")
+
+    @property
+    def directory(self) -> str:
+        """Key prefix of the scope's files, without a slash at the end."""
+        place = f"tenants/{quote_tenant(self.tenant_id)}" if self.tenant_id else "global"
+        return f"{MODELS}/{self.predictor}/{place}"
+
+    def version_key(self, version: str) -> str:
+        """Key of a version's manifest. Raises InvalidScope for what is no version."""
+        if not _VERSION.fullmatch(version):
+            raise InvalidScope(f"{version!r} is no model version: 16 hexadecimal digits")
+        return f"{self.directory}/versions/{version}.binpb"
+
+    def channel_directory(self, channel: str) -> str:
+        """Key prefix of a channel's pointers."""
+        check_name(channel, "channel")
+        return f"{self.directory}/channels/{channel}"
+
+    def pointer_key(self, channel: str, generation: int) -> str:
+        """Key of one generation of a channel's pointer."""
+        return f"{self.channel_directory(channel)}/{generation:020d}.json"
+
+
+@dataclass(frozen=True)
+class ScopeKey:
+    """A key below ``models/``, taken apart. ``tenant_id`` is None where only the file's content tells it."""
+
+    directory: str
+    predictor: str
+    tenant_id: str | None
+    version: str | None = None
+    channel: str | None = None
+    generation: int = 0
+
+
+def parse_key(key: str) -> ScopeKey | None:
+    """Take a key of the store apart; None for anything that the store didn't write."""
+    parts = key.split("/")
+    tenant_id: str | None = ""
+    match parts:
+        case ["models", predictor, "global", *rest]:
+            directory = "/".join(parts[:3])
+        case ["models", predictor, "tenants", quoted, *rest]:
+            directory = "/".join(parts[:4])
+            tenant_id = None if quoted.startswith(_DIGEST_MARK) else unquote(quoted)
+        case _:
+            return None
+    match rest:
+        case ["versions", name] if name.endswith(".binpb") and _VERSION.fullmatch(name[:-6]):
+            return ScopeKey(directory, predictor, tenant_id, version=name[:-6])
+        case ["channels", channel, name] if name.endswith(".json") and _GENERATION.fullmatch(name[:-5]):
+            return ScopeKey(directory, predictor, tenant_id, channel=channel, generation=int(name[:-5]))
+    return None
+
+
+def blob_key(digest: str) -> str:
+    """Key of a blob by its SHA-256 in lower-case hexadecimal."""
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidScope(f"{digest!r} is no SHA-256: 64 lower-case hexadecimal digits")
+    return f"blobs/sha256/{digest}"
+
+
+def quote_tenant(tenant_id: str) -> str:
+    """Quote a tenant's name to a single path segment; different names give different segments.
+
+    Upper-case letters are quoted too, since some file systems don't tell them from lower-case ones.
+    """
+    try:
+        raw = tenant_id.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidScope(f"{tenant_id!r} is no tenant: it isn't valid Unicode") from error
+    quoted = "".join(chr(byte) if byte in _PLAIN_BYTES else f"%{byte:02X}" for byte in raw)
+    return quoted if len(quoted) <= _LONGEST_QUOTED else _DIGEST_MARK + hashlib.sha256(raw).hexdigest()
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise InvalidScope unless ``name`` can be a predictor or channel."""
+    if not _NAME.fullmatch(name):
+        raise InvalidScope(f"{name!r} is no {what}: a lower-case letter, then letters, digits and hyphens, 63 at most")

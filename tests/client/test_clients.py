@@ -1,0 +1,459 @@
+"""Both clients against a real server: the same cases through each."""
+
+import asyncio
+import math
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+
+import conductor_client
+from client.conftest import Conductor, Refusal, start, status
+from conductor.build.v1 import build_context_pb2
+from conductor.build.v1.build_context_pb2 import BuildContext, ChangeSet
+from conductor.errors.v1 import error_reason_pb2
+from conductor.events.v1.cloud_event_pb2 import CloudEvent
+from conductor.prediction.v1 import provenance_pb2
+from conductor.prediction.v1.build_duration_pb2 import (
+    BatchPredictBuildDurationsResponse,
+    BatchPredictBuildDurationsResult,
+)
+from conductor_client import (
+    BuildTrigger,
+    ConductorClient,
+    ConductorError,
+    ConnectionSettings,
+    DeadlineExceeded,
+    ErrorReason,
+    FieldViolation,
+    InternalError,
+    InvalidRequest,
+    Overloaded,
+    PermissionDenied,
+    PredictionMethod,
+    SyncConductorClient,
+    Unauthenticated,
+    Unavailable,
+)
+
+BUILD = {"repository": "octocat/hello", "pipeline": "ci"}
+
+
+class Sync:
+    """The async client's face on the sync client, so that every case runs through both."""
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._client = SyncConductorClient(settings)
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self._client.close()
+
+    def __getattr__(self, name):
+        async def call(*arguments, **named):
+            return await asyncio.to_thread(getattr(self._client, name), *arguments, **named)
+
+        return call
+
+
+@pytest.fixture(params=[ConductorClient, Sync], ids=["async", "sync"])
+def connect(request, conductor):
+    """Connect the client of the case to the server of the test."""
+    return lambda **settings: request.param(
+        ConnectionSettings(settings.pop("target", conductor.target), insecure=True, **settings)
+    )
+
+
+async def test_a_prediction_is_typed(connect, conductor):
+    async with connect() as client:
+        prediction = await client.predict_build_duration("acme", **BUILD)
+    assert prediction.median == timedelta(seconds=320)
+    assert (prediction.lower, prediction.upper) == (timedelta(seconds=290), timedelta(seconds=400))
+    assert (prediction.coverage, prediction.method) == (0.9, PredictionMethod.MODEL)
+    assert prediction.model_name == "models/build-duration/tenants/acme"
+    assert prediction.oldest_feature_age == timedelta(seconds=12)
+    assert prediction.prediction_time == datetime.fromtimestamp(1_700_000_000, UTC)
+    first, second = prediction.contributions
+    assert (first.feature, first.value, first.effect) == (
+        "branch_builds_v1.last_duration",
+        310.0,
+        timedelta(seconds=35),
+    )
+    assert (second.value, second.effect) == (None, timedelta(seconds=-4))
+    assert conductor.requests[0].build == BuildContext(**BUILD)
+    assert not conductor.requests[0].HasField("contribution_count")
+
+
+async def test_what_a_later_server_adds_does_no_harm(connect, conductor):
+    conductor.response.provenance.method = 99
+    conductor.response.provenance.ClearField("oldest_feature_age")
+    async with connect() as client:
+        prediction = await client.predict_build_duration("acme", **BUILD)
+    assert prediction.method is PredictionMethod.UNSPECIFIED
+    assert prediction.oldest_feature_age is None
+
+
+async def test_fields_and_message_say_the_same(connect, conductor):
+    moment = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    change = ChangeSet(added_line_count=3)
+    async with connect() as client:
+        await client.predict_build_duration(
+            "acme", branch="main", trigger="pull-request", queued_time=moment, change=change, **BUILD
+        )
+        sent = conductor.requests[0]
+        await client.predict_build_duration("acme", sent.build, contribution_count=0)
+        with pytest.raises(TypeError, match="both"):
+            await client.predict_build_duration("acme", sent.build, branch="x")
+        with pytest.raises(TypeError, match="repository and pipeline"):
+            await client.predict_build_duration("acme")
+        with pytest.raises(TypeError, match="time zone"):
+            await client.predict_build_duration("acme", queued_time=datetime(2026, 5, 1), **BUILD)  # noqa: DTZ001
+        with pytest.raises(ValueError, match="pull_request"):
+            await client.predict_build_duration("acme", trigger="cosmic ray", **BUILD)
+    assert sent.build.trigger == build_context_pb2.BUILD_TRIGGER_PULL_REQUEST
+    assert sent.build.queued_time.ToDatetime(tzinfo=UTC) == moment
+    assert conductor.requests[1].build == sent.build
+    assert conductor.requests[1].contribution_count == 0
+    assert conductor.requests[1].HasField("contribution_count")
+    assert len(conductor.requests) == 2
+
+
+ROWS = [
+    (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", InvalidRequest),
+    (grpc.StatusCode.INVALID_ARGUMENT, "BATCH_TOO_LARGE", InvalidRequest),
+    (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID", Unauthenticated),
+    (grpc.StatusCode.PERMISSION_DENIED, "TENANT_MISMATCH", PermissionDenied),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", Overloaded),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "TENANT_OVERLOADED", Overloaded),
+    (grpc.StatusCode.UNAVAILABLE, "NO_PREDICTION", Unavailable),
+    (grpc.StatusCode.UNAVAILABLE, "WAREHOUSE_UNAVAILABLE", Unavailable),
+    (grpc.StatusCode.UNAVAILABLE, "STOPPING", Unavailable),
+    (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", DeadlineExceeded),
+    (grpc.StatusCode.INTERNAL, "INTERNAL", InternalError),
+]
+
+
+@pytest.mark.parametrize(("code", "reason", "expected"), ROWS, ids=[row[1] for row in ROWS])
+async def test_errors_row_by_row(connect, conductor, code, reason, expected):
+    info = ErrorInfo(reason=reason, domain="conductor", metadata={"limit": "8"})
+    conductor.refusals = [Refusal(code, "no", (info,))]
+    async with connect(maximum_attempts=1) as client:
+        with pytest.raises(expected) as caught:
+            await client.predict_build_duration("acme", **BUILD)
+    error = caught.value
+    assert type(error) is expected
+    assert (error.code, error.reason, error.message) == (code, ErrorReason[reason], "no")
+    assert error.metadata == {"limit": "8"}
+    assert str(error) == f"{code.name} ({reason}): no"
+    assert isinstance(error.__cause__, grpc.RpcError)
+
+
+def test_the_rows_are_all_the_reasons_and_the_enums_are_the_contracts():
+    assert {row[1] for row in ROWS} | {"UNSPECIFIED"} == set(ErrorReason.__members__)
+    for ours, theirs, prefix in [
+        (ErrorReason, error_reason_pb2.ErrorReason, "ERROR_REASON_"),
+        (PredictionMethod, provenance_pb2.PredictionMethod, "PREDICTION_METHOD_"),
+        (BuildTrigger, build_context_pb2.BuildTrigger, "BUILD_TRIGGER_"),
+    ]:
+        assert {prefix + member.name: member.value for member in ours} == dict(theirs.items())
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+async def test_every_code_without_details_is_a_typed_error_too(connect, conductor, code):
+    conductor.refusals = [Refusal(code, "bare")]
+    async with connect(maximum_attempts=1) as client:
+        with pytest.raises(ConductorError) as caught:
+            await client.predict_build_duration("acme", **BUILD)
+    assert (caught.value.code, caught.value.reason) == (code, ErrorReason.UNSPECIFIED)
+    assert caught.value.message == "bare"
+
+
+async def test_the_fields_of_an_invalid_request_are_named(connect, conductor):
+    violation = BadRequest.FieldViolation(field="build.change.added_line_count", description="must not be negative")
+    details = (
+        ErrorInfo(reason="INVALID_FIELD", domain="conductor"),
+        BadRequest(field_violations=[violation]),
+    )
+    conductor.refusals = [Refusal(grpc.StatusCode.INVALID_ARGUMENT, "invalid", details)]
+    async with connect() as client:
+        with pytest.raises(InvalidRequest) as caught:
+            await client.predict_build_duration("acme", **BUILD)
+    assert caught.value.field_violations == (FieldViolation("build.change.added_line_count", "must not be negative"),)
+    assert "build.change.added_line_count: must not be negative" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "trailing",
+    [
+        (("grpc-status-details-bin", b"\xff\xff not a status"),),
+        (("grpc-status-details-bin", status(grpc.StatusCode.NOT_FOUND, "another").SerializeToString()),),
+    ],
+    ids=["garbage", "of another status"],
+)
+async def test_details_that_can_not_be_believed_are_left_aside(connect, conductor, trailing):
+    conductor.refusals = [Refusal(grpc.StatusCode.INTERNAL, "the outer one", trailing=trailing)]
+    async with connect() as client:
+        with pytest.raises(InternalError, match="the outer one"):
+            await client.predict_build_duration("acme", **BUILD)
+
+
+@pytest.mark.parametrize(("reason", "domain"), [("OVERLOADED", "example.com"), ("NOT_INVENTED_YET", "conductor")])
+async def test_foreign_and_future_reasons_are_unspecified(connect, conductor, reason, domain):
+    conductor.refusals = [Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "x", (ErrorInfo(reason=reason, domain=domain),))]
+    async with connect() as client:
+        with pytest.raises(Overloaded) as caught:
+            await client.predict_build_duration("acme", **BUILD)
+    assert caught.value.reason is ErrorReason.UNSPECIFIED
+
+
+async def test_unavailable_is_retried(connect, conductor):
+    conductor.refusals = [Refusal(grpc.StatusCode.UNAVAILABLE)] * 3
+    async with connect() as client:
+        assert (await client.predict_build_duration("acme", **BUILD)).prediction_id == "p1"
+    assert len(conductor.requests) == 4
+
+
+async def test_retries_end(connect, conductor):
+    conductor.refusals = [Refusal(grpc.StatusCode.UNAVAILABLE)] * 10
+    async with connect(maximum_attempts=3) as client:
+        with pytest.raises(Unavailable):
+            await client.predict_build_duration("acme", **BUILD)
+    assert len(conductor.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "code",
+    [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT],
+)
+async def test_nothing_else_is_retried(connect, conductor, code):
+    conductor.refusals = [Refusal(code)]
+    async with connect() as client:
+        with pytest.raises(ConductorError):
+            await client.predict_build_duration("acme", **BUILD)
+    assert len(conductor.requests) == 1
+
+
+def retry_info(seconds: float) -> RetryInfo:
+    info = RetryInfo()
+    info.retry_delay.FromTimedelta(timedelta(seconds=seconds))
+    return info
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, trailing=(("grpc-retry-pushback-ms", "100"),)),
+        Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, details=(retry_info(0.1),)),
+    ],
+    ids=["pushback", "retry-info"],
+)
+async def test_an_overloaded_server_is_asked_once_more_when_it_says_when(connect, conductor, refusal):
+    conductor.refusals = [refusal]
+    async with connect() as client:
+        begin = time.monotonic()
+        await client.predict_build_duration("acme", **BUILD)
+        assert time.monotonic() - begin >= 0.1
+        assert len(conductor.requests) == 2
+        conductor.refusals = [refusal, refusal]
+        with pytest.raises(Overloaded) as caught:
+            await client.predict_build_duration("acme", **BUILD)
+        assert caught.value.retry_delay == timedelta(seconds=0.1)
+        assert len(conductor.requests) == 4
+        conductor.refusals = [refusal]
+        with pytest.raises(Overloaded):  # the wait doesn't fit into the budget: told at once
+            await client.predict_build_duration("acme", timeout_seconds=0.09, **BUILD)
+
+
+async def test_no_answer_in_time(connect, conductor):
+    conductor.hang = threading.Event()
+    async with connect(timeout_seconds=0.2) as client:
+        begin = time.monotonic()
+        with pytest.raises(DeadlineExceeded) as caught:
+            await client.predict_build_duration("acme", **BUILD)
+        assert 0.15 < time.monotonic() - begin < 2
+        assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        with pytest.raises(DeadlineExceeded):
+            await client.predict_build_duration("acme", timeout_seconds=0.0, **BUILD)
+
+
+async def test_every_call_has_a_deadline(connect, conductor):
+    async with connect() as client:
+        await client.predict_build_duration("acme", **BUILD)
+        await client.predict_build_duration("acme", timeout_seconds=30, **BUILD)
+        await client.publish_events("acme", [])
+        await client.publish_events("acme", [], timeout_seconds=math.inf)
+    default, own, publish, endless = conductor.times_left
+    # The header that carries a deadline holds it rounded up by a few per cent.
+    assert 0 < default < 1.1
+    assert 20 < own < 33
+    assert 200 < publish < 330
+    assert endless is None or endless > 1e6
+
+
+async def test_a_server_that_is_not_there(connect):
+    async with connect(target="localhost:1") as client:
+        with pytest.raises((Unavailable, DeadlineExceeded)):
+            await client.predict_build_duration("acme", **BUILD)
+
+
+async def test_a_restarted_server_is_found_again(connect):
+    servicer = Conductor()
+    server = start(servicer)
+    port = int(servicer.target.rpartition(":")[2])
+    async with connect(target=servicer.target, timeout_seconds=5) as client:
+        await client.predict_build_duration("acme", **BUILD)
+        server.stop(1).wait(5)
+        with pytest.raises((Unavailable, DeadlineExceeded)):
+            await client.predict_build_duration("acme", timeout_seconds=0.3, **BUILD)
+        server = start(servicer, port=port)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                await client.predict_build_duration("acme", **BUILD)
+                break
+            except Unavailable:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+    server.stop(1).wait(5)
+
+
+async def test_the_token_is_sent_and_asked_for_anew_each_time(connect, conductor):
+    tokens = iter(["one", "two"])
+    async with connect(token=lambda: next(tokens)) as client:
+        await client.predict_build_duration("acme", **BUILD)
+        await client.predict_build_duration("acme", **BUILD)
+    async with connect(token="three") as client:
+        await client.publish_events("acme", [])
+    async with connect() as client:
+        await client.predict_build_duration("acme", **BUILD)
+    sent = [metadata.get("authorization") for metadata in conductor.metadata]
+    assert sent == ["Bearer one", "Bearer two", "Bearer three", None]
+    assert conductor.metadata[0]["user-agent"].startswith("conductor-client/")
+
+
+async def test_a_batch_fails_item_by_item(connect, conductor):
+    error = status(grpc.StatusCode.INVALID_ARGUMENT, "bad", ErrorInfo(reason="INVALID_FIELD", domain="conductor"))
+    conductor.batch = lambda request: BatchPredictBuildDurationsResponse(
+        results=[
+            BatchPredictBuildDurationsResult(response=conductor.response),
+            BatchPredictBuildDurationsResult(error=error),
+        ]
+    )
+    async with connect() as client:
+        good, bad = await client.batch_predict_build_durations(
+            "acme", [BuildContext(**BUILD), {**BUILD, "trigger": BuildTrigger.PUSH}], contribution_count=2
+        )
+    assert good.median == timedelta(seconds=320)
+    assert (type(bad), bad.reason, bad.code) == (
+        InvalidRequest,
+        ErrorReason.INVALID_FIELD,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    )
+    [request] = conductor.requests
+    assert [item.contribution_count for item in request.requests] == [2, 2]
+    assert request.requests[1].build.trigger == build_context_pb2.BUILD_TRIGGER_PUSH
+
+
+async def test_a_message_too_large_does_not_leave(connect, conductor):
+    async with connect() as client:
+        with pytest.raises(ConductorError) as caught:
+            await client.predict_build_duration("acme", repository="x" * 10_000_000, pipeline="ci")
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert not conductor.requests
+
+
+def event(number: int, size: int = 0) -> CloudEvent:
+    return CloudEvent(id=str(number), source="s", type="build.completed", text_data="x" * size)
+
+
+async def test_events_are_published_in_batches(connect, conductor):
+    async with connect() as client:
+        published = await client.publish_events("acme", (event(number) for number in range(2500)))
+    assert (published.received, published.stored, published.duplicates, published.dead_lettered) == (2500, 2498, 1, 1)
+    assert published.dead_letters[0].reason == "no type"
+    [messages] = conductor.requests
+    assert [len(message.events) for message in messages] == [1000, 1000, 500]
+    assert {message.tenant_id for message in messages} == {"acme"}
+    assert [item.id for message in messages for item in message.events] == [str(number) for number in range(2500)]
+
+
+async def test_large_events_travel_in_small_batches(connect, conductor):
+    async with connect() as client:
+        await client.publish_events("acme", (event(number, 700_000) for number in range(5)))
+    assert [len(message.events) for message in conductor.requests[0]] == [1, 1, 1, 1, 1]
+
+
+async def test_publishing_reports_the_servers_refusal_whenever_it_comes(connect, conductor):
+    info = ErrorInfo(reason="TENANT_MISMATCH", domain="conductor")
+    async with connect() as client:
+        for _ in range(40):  # gRPC hides the status when it comes while a batch is being written: a matter of luck
+            conductor.refusals = [Refusal(grpc.StatusCode.PERMISSION_DENIED, "no", (info,))]
+            with pytest.raises(PermissionDenied) as caught:
+                await client.publish_events("acme", (event(number, 300) for number in range(10_000)))
+            assert caught.value.reason is ErrorReason.TENANT_MISMATCH
+
+
+async def test_an_error_of_the_callers_own_events_reaches_the_caller(connect, conductor):
+    def broken():
+        yield from map(event, range(1500))
+        raise OSError("the file ended")
+
+    async with connect() as client:
+        with pytest.raises(OSError, match="the file ended"):
+            await client.publish_events("acme", broken())
+        assert (await client.predict_build_duration("acme", **BUILD)).prediction_id == "p1"
+
+
+async def test_async_events(conductor):
+    async def events():
+        for number in range(1001):
+            yield event(number)
+
+    async with ConductorClient.connect(conductor.target, insecure=True) as client:
+        assert (await client.publish_events("acme", events())).received == 1001
+
+
+async def test_a_cancelled_call_is_cancelled(conductor):
+    conductor.hang = threading.Event()
+    async with ConductorClient.connect(conductor.target, insecure=True, timeout_seconds=10) as client:
+        task = asyncio.create_task(client.predict_build_duration("acme", **BUILD))
+        await asyncio.to_thread(conductor.received.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_calls_take_turns_between_servers(connect):
+    servicers = [Conductor(), Conductor()]
+    servers = [start(servicer) for servicer in servicers]
+    ports = [servicer.target.rpartition(":")[2] for servicer in servicers]
+    async with connect(target="ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)) as client:
+        for _ in range(40):
+            await client.predict_build_duration("acme", **BUILD)
+    assert all(len(servicer.requests) >= 10 for servicer in servicers)
+    for server in servers:
+        server.stop(1).wait(5)
+
+
+@pytest.mark.parametrize("kind", [ConductorClient, SyncConductorClient])
+def test_both_connect_alike_and_offer_the_same(kind):
+    public = {name for name in dir(kind) if not name.startswith("_")}
+    assert public == {
+        "batch_predict_build_durations",
+        "close",
+        "connect",
+        "predict_build_duration",
+        "publish_events",
+    }
+
+
+def test_the_package_offers_what_it_names():
+    for name in conductor_client.__all__:
+        assert getattr(conductor_client, name).__name__ == name
+    with pytest.raises(AttributeError):
+        _ = conductor_client.nonsense

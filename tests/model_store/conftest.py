@@ -1,0 +1,44 @@
+"""Small models to publish."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conductor.model.v1.model_manifest_pb2 import Blob, CandidateMetrics, ModelManifest
+from conductor_model_store import ModelStore
+
+Make = Callable[..., tuple[ModelManifest, bytes]]
+
+
+def make_model(number: int, predictor: str = "build-duration", tenant_id: str = "") -> tuple[ModelManifest, bytes]:
+    """A manifest and its graph; another number makes another model."""
+    graph = f"graph {number}".encode() * 100
+    manifest = ModelManifest(
+        predictor=predictor,
+        tenant_id=tenant_id,
+        algorithm=f"median{number}",
+        graph=Blob(digest=hashlib.sha256(graph).hexdigest(), size_bytes=len(graph)),
+        candidates=[
+            CandidateMetrics(candidate="last", row_count=10, mae_seconds=30, mape=0.3),
+            CandidateMetrics(candidate="median7", chosen=True, row_count=10, mae_seconds=20, mape=0.2, coverage=0.9),
+        ],
+    )
+    manifest.training_data.start_time.FromSeconds(1_700_000_000)
+    return manifest, graph
+
+
+@pytest.fixture(name="make_model")
+def make_model_fixture() -> Make:
+    return make_model
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def store(root: Path) -> ModelStore:
+    return ModelStore.open(root)

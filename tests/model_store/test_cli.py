@@ -1,0 +1,83 @@
+"""`conductor models`."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from conductor_model_store.cli import commands
+
+
+@pytest.fixture
+def run(root, monkeypatch):
+    monkeypatch.setenv("CONDUCTOR_MODEL_STORE", str(root))
+    return lambda *arguments: CliRunner().invoke(commands, list(arguments))
+
+
+def test_list_shows_what_is_in_use(run, store, make_model):
+    assert "No model" in run("list").stderr
+    published = store.publish(*make_model(1, tenant_id="acme"))
+    table = run("list")
+    assert table.exit_code == 0
+    assert "models/build-duration/tenants/acme" in table.stdout
+    assert published.version in table.stdout
+    [row] = json.loads(run("list", "-o", "json").stdout)
+    assert (row["version"], row["generation"], row["by"]) == (published.version, 1, "publish")
+    assert json.loads(run("list", "--tenant", "", "-o", "json").stdout) == []
+    store.publish(*make_model(2, tenant_id="acme"))
+    rows = json.loads(run("list", "build-duration", "--versions", "-o", "json").stdout)
+    assert [row["champion"] for row in rows] == [True, False]
+
+
+def test_show_tells_the_candidates(run, store, make_model):
+    published = store.publish(*make_model(1))
+    shown = json.loads(run("show", "build-duration", "-o", "json").stdout)
+    assert (shown["version"], shown["in_use"]) == (published.version, True)
+    assert [row["candidate"] for row in shown["candidates"]] == ["median7", "last"]
+    text = run("show", "build-duration", published.version)
+    assert text.exit_code == 0
+    assert "median7" in text.stdout
+    missing = run("show", "build-duration", "--tenant", "nobody")
+    assert (missing.exit_code, "nobody" in missing.stderr) == (1, True)
+    assert run("show", "build-duration", "0" * 16).exit_code == 1
+
+
+def test_rollback_and_promote(run, store, make_model):
+    first, second = store.publish(*make_model(1)), store.publish(*make_model(2))
+    back = json.loads(run("rollback", "build-duration", "-o", "json").stdout)
+    assert (back["version"], back["generation"]) == (first.version, 3)
+    assert run("rollback", "build-duration").exit_code == 1
+    assert second.version in run("promote", "build-duration", second.version).stdout
+    assert store.resolve("build-duration").version == second.version
+    wrong = run("promote", "build-duration", "nonsense")
+    assert (wrong.exit_code, "nonsense" in wrong.stderr) == (1, True)
+
+
+def test_verify_finds_damage(run, store, root, make_model):
+    store.publish(*make_model(1))
+    assert run("verify").exit_code == 0
+    [blob] = root.glob("blobs/sha256/*")
+    blob.write_bytes(b"?" * blob.stat().st_size)
+    found = run("verify", "-o", "json")
+    assert found.exit_code == 1
+    assert all(blob.name in row["problem"] for row in json.loads(found.stdout))
+    (root / "models/build-duration/global/channels/champion/00000000000000000002.json").write_text("{")
+    assert "00000000000000000002.json" in run("verify").stdout
+
+
+def test_the_option_goes_before_the_environment_and_that_before_the_file(
+    root, tmp_path, monkeypatch, store, make_model
+):
+    store.publish(*make_model(1))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conductor.toml").write_text(f'model_store = "{root}"\nother = 1\n')
+    runner = CliRunner()
+    assert len(json.loads(runner.invoke(commands, ["list", "-o", "json"]).stdout)) == 1
+    monkeypatch.setenv("CONDUCTOR_MODEL_STORE", str(tmp_path / "empty"))
+    assert json.loads(runner.invoke(commands, ["list", "-o", "json"]).stdout) == []
+    assert len(json.loads(runner.invoke(commands, ["list", "--store", str(root), "-o", "json"]).stdout)) == 1
+
+
+def test_usage_errors_end_with_2(run):
+    assert run("list", "-o", "xml").exit_code == 2
+    assert run("promote").exit_code == 2
