@@ -1,0 +1,1 @@
+"""Offline jobs: training frames, models, evaluation, calibration, ONNX export, publish."""

@@ -1,0 +1,114 @@
+"""`conductor train`: offline jobs that publish models."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from conductor_client.output import OutputFormat, OutputOption, fail, print_rows
+
+if TYPE_CHECKING:
+    from conductor_training.jobs import Trained
+
+commands = typer.Typer(no_args_is_help=True, help="Train models from the warehouse and publish them.")
+
+
+@commands.callback()
+def _group() -> None:
+    """Keeps `conductor train build-duration` two words while there is one predictor."""
+
+
+@commands.command("build-duration")
+def build_duration(
+    tenant: Annotated[
+        str | None,
+        typer.Option("--tenant", "-t", help="Only this tenant's model; else the global one and all tenants'."),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"],
+            help="Use only what was known before this time (UTC unless it says otherwise); default: now.",
+        ),
+    ] = None,
+    publish: Annotated[bool, typer.Option(help="Publish, so that servers take the models up.")] = True,
+    database_url: Annotated[str | None, typer.Option(help="The warehouse; else CONDUCTOR_DATABASE_URL.")] = None,
+    store: Annotated[str | None, typer.Option(help="The model store; else CONDUCTOR_MODEL_STORE.")] = None,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Train models that predict how long builds take.
+
+    Candidates and naive rules are compared on a time-ordered backtest, and the best is published. A tenant with too
+    little history is served by the global model. The same data give the same model, byte for byte.
+
+    Examples:
+
+    conductor train build-duration
+
+    conductor train build-duration --tenant acme --until 2025-06-01 --no-publish -o json
+    """
+    import psycopg
+
+    from conductor_model_store import ModelStore
+    from conductor_model_store.settings import ModelStoreSettings
+    from conductor_training.jobs import train_build_duration
+    from conductor_warehouse.settings import DatabaseNotConfigured, WarehouseSettings
+
+    moment = until or datetime.now(UTC)
+    try:
+        jobs = train_build_duration(
+            database_url=WarehouseSettings.from_flags(database_url=database_url).require_database_url(),
+            store=ModelStore.open(store or ModelStoreSettings().model_store),
+            until=moment if moment.tzinfo else moment.replace(tzinfo=UTC),
+            tenant_id=tenant,
+            publish=publish,
+            progress=_progress,
+        )
+        rows = [_row(trained) for trained in jobs]
+    except (DatabaseNotConfigured, psycopg.Error) as error:
+        fail(str(error).strip())
+    print_rows(rows, output, empty="There are no builds to train on: ingest some first.")
+    if not any(row["version"] or row["model"] for row in rows if not row["skipped"]):
+        raise typer.Exit(1)
+
+
+def _progress(message: str) -> None:
+    typer.echo(f"… {message}", err=True)
+
+
+def _row(trained: Trained) -> dict[str, object]:
+    row: dict[str, object] = {
+        "tenant": trained.tenant_id or "(global)",
+        "version": trained.version,
+        "model": "",
+        "rows": None,
+        "backtest_mape": None,
+        "backtest_mae_seconds": None,
+        "best_rule": "",
+        "best_rule_mae_seconds": None,
+        "measured_coverage": None,
+        "export_difference_seconds": None,
+        "kilobytes": None,
+        "digest": "",
+        "skipped": trained.skipped,
+    }
+    if trained.bundle is None:
+        return row
+    manifest = trained.bundle.manifest
+    chosen = next(candidate for candidate in manifest.candidates if candidate.chosen)
+    rules = [candidate for candidate in manifest.candidates if not candidate.candidate.startswith("xgboost")]
+    best_rule = min(rules, key=lambda candidate: candidate.mae_seconds)
+    return row | {
+        "model": manifest.algorithm,
+        "rows": manifest.training_data.row_count,
+        "backtest_mape": chosen.mape,
+        "backtest_mae_seconds": chosen.mae_seconds,
+        "best_rule": best_rule.candidate,
+        "best_rule_mae_seconds": best_rule.mae_seconds,
+        "measured_coverage": manifest.calibration.measured_coverage,
+        "export_difference_seconds": manifest.export_difference_seconds,
+        "kilobytes": round(manifest.graph.size_bytes / 1000, 1),
+        "digest": manifest.graph.digest,
+    }

@@ -1,0 +1,71 @@
+"""Training jobs: from the warehouse to a published model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from conductor_model_store import ModelStore
+from conductor_training.build_duration.bundle import PREDICTOR, Bundle, make_bundle
+from conductor_training.build_duration.columns import VIEWS
+from conductor_training.build_duration.fit import Fitted, TooLittleHistory, fit_global, fit_tenant
+from conductor_training.frame import BuildFrame, build_frame
+
+Progress = Callable[[str], None]
+GLOBAL = ""
+"""The tenant of the global model."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of one model."""
+
+    tenant_id: str
+    """Empty for the global model."""
+    skipped: str = ""
+    """Why there is none; empty where there is one."""
+    bundle: Bundle | None = None
+    version: str = ""
+    """Version in the model store; empty when it was not published."""
+
+
+def train_build_duration(
+    *,
+    database_url: str,
+    store: ModelStore,
+    until: datetime,
+    tenant_id: str | None = None,
+    publish: bool = True,
+    progress: Progress = lambda message: None,
+) -> Iterator[Trained]:
+    """Train from what was known before ``until``: one tenant's model, or the global one and every tenant's.
+
+    A tenant with too little history is told as skipped, and is served by the global model; where there is none yet, it
+    is trained too. Raises psycopg.Error, ExportDiffers, or the model store's errors; a model is published whole or not
+    at all.
+    """
+    progress("features as of their time")
+    wants_global = tenant_id is None or store.resolve(PREDICTOR) is None
+    frame = build_frame(database_url, VIEWS, until, None if wants_global else tenant_id)
+    wanted = frame.tenants if tenant_id is None else [tenant_id]
+    for scope in ([GLOBAL] if wants_global else []) + wanted:
+        name = scope or "global"
+        try:
+            bundle = _train(frame, scope, lambda step, name=name: progress(f"{name}: {step}"))  # type: ignore[misc]
+        except TooLittleHistory as reason:
+            yield Trained(scope, skipped=str(reason))
+            continue
+        version = store.publish(bundle.manifest, bundle.graph).version if publish else ""
+        yield Trained(scope, bundle=bundle, version=version)
+
+
+def _train(frame: BuildFrame, tenant_id: str, progress: Progress) -> Bundle:
+    if frame.rows.empty:
+        raise TooLittleHistory("no usable builds")
+    rows = frame if tenant_id == GLOBAL else frame.tenant(tenant_id)
+    if rows.rows.empty:
+        raise TooLittleHistory("no usable builds")
+    fitted: Fitted = fit_global(rows, progress) if tenant_id == GLOBAL else fit_tenant(rows, progress)
+    progress("export")
+    return make_bundle(fitted, rows, tenant_id)
