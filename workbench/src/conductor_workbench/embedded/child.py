@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -24,8 +24,10 @@ def end_with_parent() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
-def spawn(command: Sequence[str], log: Path, user: int | None = None) -> subprocess.Popen[bytes]:
-    """Start ``command`` with its output in ``log``, as ``user`` if one is given."""
+def spawn(
+    command: Sequence[str], log: Path, *, user: int | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start ``command`` with its output in ``log``, as ``user`` if one is given, in our environment if none is."""
     with log.open("ab") as output:
         # A session of its own: Ctrl-C in the terminal reaches us first, and we stop the child in order.
         return subprocess.Popen(
@@ -35,6 +37,7 @@ def spawn(command: Sequence[str], log: Path, user: int | None = None) -> subproc
             stderr=subprocess.STDOUT,
             start_new_session=True,
             user=user,
+            env=environment,
             preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, safe after fork
         )
 

@@ -1,0 +1,279 @@
+"""Commands that need all the rooms at once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from conductor_client.output import USAGE, OutputFormat, OutputOption, fail, print_json, print_record, print_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+datasets_commands = typer.Typer(no_args_is_help=True, help="Public data sets: list, fetch, convert to events.")
+
+DirectoryOption = Annotated[Path, typer.Option("--directory", "-d", help="Where data, logs, keys and models are kept.")]
+
+
+def up(
+    directory: DirectoryOption = Path(".conductor"),
+    port: Annotated[int, typer.Option(help="Port of the prediction server; 0 takes a free one.")] = 50051,
+    events_port: Annotated[int, typer.Option(help="Port of the event service; 0 takes a free one.")] = 50052,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes of the prediction server.")] = 1,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Without TLS and tokens.")] = False,
+) -> None:
+    """Run database, Redis, ingestion, tailing writer and prediction server together, until Ctrl-C.
+
+    CONDUCTOR_DATABASE_URL, CONDUCTOR_REDIS_URL and CONDUCTOR_MODEL_STORE name services of your own; what they don't
+    name is started here. Keys for TLS and tokens are made in the directory at the first start.
+
+    \b
+    Examples:
+      conductor up
+      conductor up --workers 2 --port 0
+    """
+    from conductor_workbench.up import run_platform
+
+    run_platform(directory, port, events_port, workers, insecure)
+
+
+def token(
+    tenant: Annotated[str, typer.Argument(help="Tenant that the token speaks for.")],
+    directory: DirectoryOption = Path(".conductor"),
+    hours: Annotated[float, typer.Option(min=0.01, help="Lifetime.")] = 12.0,
+) -> None:
+    """Print a token for `conductor up`, signed by the keys in its directory.
+
+    \b
+    Example:
+      CONDUCTOR_TOKEN=$(conductor token acme) conductor predict build-duration …
+    """
+    from datetime import timedelta
+
+    from conductor_workbench.keys import EmbeddedKeys
+
+    keys = EmbeddedKeys(directory / "keys")
+    if not keys.token_key.exists():
+        fail(f"no keys in {keys.directory}: start `conductor up` first")
+    typer.echo(keys.token(tenant, timedelta(hours=hours)))
+
+
+def demo(
+    directory: DirectoryOption = Path(".conductor/demo"),
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second of the latency measurement.")] = 100.0,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Run the whole way once: events in, features, training, export, publish, serve, replay; write a report.
+
+    Uses the real builds under CONDUCTOR_DATA_HOME if there are any, else simulated ones. Takes a few minutes.
+
+    \b
+    Examples:
+      conductor demo
+      CONDUCTOR_DATA_HOME=~/data conductor demo -o json
+    """
+    from conductor_workbench.demo.run import run_demo
+
+    run_demo(directory, rate, output)
+
+
+def replay(
+    events: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Event files (NDJSON, .gz too).")],
+    train_until: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of each tenant's builds that is history.")
+    ] = 0.8,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Open loop: requests a second, whether answered or not.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="host:port of a running prediction server.")] = None,
+    events_target: Annotated[str | None, typer.Option(help="host:port of its event service.")] = None,
+    keys: Annotated[Path, typer.Option(help="Folder of the keys of `conductor up`, for a target.")] = Path(
+        ".conductor/keys"
+    ),
+    token_file: Annotated[Path | None, typer.Option(help="Token for a target, instead of the keys.")] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="Authority of a target's certificate.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="The target has no TLS and no tokens.")] = False,
+    predictions: Annotated[Path | None, typer.Option(help="Also write every prediction here, as NDJSON.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the embedded Conductor's folder.")] = False,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Replay a recorded history through the real stack, in the order in which it happened.
+
+    Each build of the last part is asked for at the moment it was queued; its outcome is delivered when it ended, never
+    earlier. Without --target an empty Conductor is started, fed and trained at each tenant's cut. With --target the
+    events go to that one; it is trained too where CONDUCTOR_DATABASE_URL and CONDUCTOR_MODEL_STORE say where.
+
+    Errors and coverage are over the builds that passed, beside the naive rules.
+
+    \b
+    Examples:
+      conductor replay events.ndjson
+      conductor replay a.ndjson b.ndjson.gz --train-until 0.8 --rate 100 -o json --predictions answers.ndjson
+      conductor replay events.ndjson --target localhost:50051 --events-target localhost:50052
+    """
+    from conductor_workbench.replay.command import RemoteOptions, run_replay
+
+    if (target is None) != (events_target is None):
+        fail("--target and --events-target go together", USAGE)
+    remote = None
+    if target and events_target:
+        remote = RemoteOptions(target, events_target, keys, token_file, ca_file, insecure)
+    parent = Path(".conductor")
+    parent.mkdir(exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="replay-", dir=parent))
+    try:
+        run_replay(events, train_until, rate, remote, directory, predictions, output)
+    finally:
+        if keep:
+            typer.echo(f"Kept {directory}", err=True)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def simulate(
+    events: Annotated[
+        Path | None, typer.Option("--events", "-e", help="Write the events here; without it nothing is written.")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="Write what is true of each build here, as NDJSON.")] = None,
+    tenants: Annotated[int, typer.Option(min=1, help="Tenants; the last one is a cold start.")] = 4,
+    builds: Annotated[int, typer.Option(min=1, help="Builds of each tenant.")] = 600,
+    days: Annotated[int, typer.Option(min=1, help="Length of the history.")] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same builds, byte for byte.")] = 7,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Make builds of many tenants with known truth: seasons, drift, branches, flaky slowdowns, a cold start.
+
+    \b
+    Examples:
+      conductor simulate --tenants 8 --builds 2000
+      conductor simulate --events simulated.ndjson --truth truth.ndjson --seed 42
+    """
+    from conductor_workbench.simulate.files import write_simulation
+
+    print_rows(write_simulation(events, truth, tenants=tenants, builds=builds, days=days, seed=seed), output)
+
+
+@datasets_commands.command("list")
+def list_datasets(output: OutputOption = OutputFormat.TABLE) -> None:
+    """List the data sets that Conductor knows, and which are here.
+
+    \b
+    Example:
+      CONDUCTOR_DATA_HOME=~/data conductor datasets list
+    """
+    from conductor_workbench.datasets.catalogue import DATASETS, local_files
+
+    print_rows(
+        [
+            {
+                "name": dataset.name,
+                "description": dataset.description,
+                "licence": dataset.licence,
+                "known_files": len(dataset.files),
+                "local_files": len(local_files(dataset)),
+                "address": dataset.address,
+            }
+            for dataset in DATASETS.values()
+        ],
+        output,
+    )
+
+
+@datasets_commands.command("pull")
+def pull_dataset(
+    name: Annotated[str, typer.Argument(help="Name from `conductor datasets list`.")],
+    home: Annotated[Path | None, typer.Option(help="Where to; else CONDUCTOR_DATA_HOME.")] = None,
+) -> None:
+    """Fetch a data set's files, checked by their SHA-256. What is there already is not fetched again.
+
+    \b
+    Example:
+      conductor datasets pull gha-build-duration --home ~/data
+    """
+    from conductor_workbench.datasets.catalogue import DATASETS, data_home, pull
+
+    if name not in DATASETS:
+        fail(f"no data set {name!r}; there are: {', '.join(DATASETS)}", USAGE)
+    target = home or data_home()
+    if target is None:
+        fail("say where to: --home or CONDUCTOR_DATA_HOME", USAGE)
+    try:
+        paths = pull(DATASETS[name], target)
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    for path in paths:
+        typer.echo(path)
+
+
+@datasets_commands.command("convert")
+def convert_dataset(
+    name: Annotated[str, typer.Argument(help="Format of the files: gha-build-duration.")],
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Raw files, .gz too.")],
+    events: Annotated[Path, typer.Option("--out", "-o", help="Event file to write, NDJSON; .gz compresses.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Turn raw files into events. Says what became of every row.
+
+    A stretch of more than ten minutes in which none of a run's jobs was running is waiting (an approval, a re-run) and
+    is taken out of its duration; a record touched long after its last job ends with that job.
+
+    \b
+    Example:
+      conductor datasets convert gha-build-duration raw__*.csv.gz -o events.ndjson
+    """
+    from conductor_workbench.datasets import gha_build_duration
+    from conductor_workbench.events_file import write_events
+
+    if name != gha_build_duration.NAME:
+        fail(f"no format {name!r}; there is: {gha_build_duration.NAME}", USAGE)
+    report = gha_build_duration.Report()
+    try:
+        count = write_events(gha_build_duration.convert(files, report), events)
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    figures: Mapping[str, Any] = {
+        "file": str(events),
+        "events": count,
+        **report.counts,
+        "days of waiting taken out": round(report.waiting_seconds / 86_400, 1),
+    }
+    print_record(figures, OutputFormat.JSON if as_json else OutputFormat.TABLE)
+
+
+def bench(
+    out: Annotated[Path, typer.Option("--out", help="Where to write the figures.")] = Path(
+        "benchmarks/results/latest.json"
+    ),
+    seconds: Annotated[float, typer.Option(min=0.5, help="Length of each measurement.")] = 5.0,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Measure latency, throughput, feature reads, start-up and memory, each beside its floor in the same run.
+
+    \b
+    Example:
+      conductor bench --seconds 10
+    """
+    from conductor_workbench.bench.run import run_bench
+
+    figures = run_bench(seconds, out)
+    if output is OutputFormat.JSON:
+        print_json(figures)
+
+
+def doctor(directory: DirectoryOption = Path(".conductor"), output: OutputOption = OutputFormat.TABLE) -> None:
+    """Say what Conductor finds on this machine and what it would use. Exit code 1 if something is missing.
+
+    \b
+    Example:
+      conductor doctor -o json
+    """
+    from conductor_workbench.doctor import examine
+
+    findings = examine(directory)
+    print_rows(findings, output)
+    if not all(finding["ok"] for finding in findings):
+        raise typer.Exit(1)

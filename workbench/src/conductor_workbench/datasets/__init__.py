@@ -1,0 +1,1 @@
+"""Public data sets, and their conversion to events."""

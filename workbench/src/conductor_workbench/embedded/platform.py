@@ -1,0 +1,225 @@
+"""The whole of Conductor on one machine: database, Redis, ingestion, tailing writer and prediction server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from conductor_workbench.embedded import child
+from conductor_workbench.embedded.postgres import EmbeddedPostgres
+from conductor_workbench.embedded.redis import EmbeddedRedis, free_port
+from conductor_workbench.keys import AUDIENCE, ISSUER, EmbeddedKeys
+
+DATABASE = "conductor"
+_MAIN = "from conductor_client.command import main; main()"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PlatformSettings:
+    """Where and how the platform runs. A URL given is used instead of an embedded service."""
+
+    directory: Path = Path(".conductor")
+    """Data, logs, keys and models."""
+    database_url: str | None = None
+    redis_url: str | None = None
+    model_store: str | None = None
+    prediction_port: int = 0
+    """Port of the prediction server; 0 takes a free one."""
+    events_port: int = 0
+    """Port of the event service; 0 takes a free one."""
+    workers: int = 1
+    """Worker processes of the prediction server."""
+    insecure: bool = False
+    """Without TLS and tokens."""
+    redis_tcp: bool = False
+    """Embedded Redis on a TCP port instead of a private socket."""
+
+    @classmethod
+    def from_environment(cls, **overrides: object) -> Self:
+        """Settings with the services that ``CONDUCTOR_…_URL`` name."""
+        found = {
+            "database_url": os.environ.get("CONDUCTOR_DATABASE_URL"),
+            "redis_url": os.environ.get("CONDUCTOR_REDIS_URL"),
+            "model_store": os.environ.get("CONDUCTOR_MODEL_STORE"),
+        }
+        return cls(**(found | overrides))  # type: ignore[arg-type]
+
+
+class Platform:
+    """Starts everything in order, and stops it in reverse.
+
+    ::
+
+        with Platform(PlatformSettings(directory=Path(".conductor"))) as platform:
+            client = platform.connect("acme")
+    """
+
+    def __init__(
+        self,
+        settings: PlatformSettings,
+        progress: Progress = lambda message: None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """``environment``: more of it for the processes, for example where to send telemetry."""
+        self.settings = settings
+        self._more_environment = environment or {}
+        self.directory = settings.directory.absolute()
+        self.keys = EmbeddedKeys(self.directory / "keys")
+        self.model_store = settings.model_store or str(self.directory / "models")
+        self.prediction_target = f"127.0.0.1:{settings.prediction_port or free_port()}"
+        self.events_target = f"127.0.0.1:{settings.events_port or free_port()}"
+        self.redis: EmbeddedRedis | None = None
+        self.postgres: EmbeddedPostgres | None = None
+        self.redis_url = settings.redis_url or ""
+        self.database_url = settings.database_url or ""
+        self.startup_seconds: dict[str, float] = {}
+        """Time to SERVING, by process."""
+        self._progress = progress
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stack = ExitStack()
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Environment of commands that are to use this platform."""
+        return (
+            os.environ
+            | dict(self._more_environment)
+            | {
+                "CONDUCTOR_DATABASE_URL": self.database_url,
+                "CONDUCTOR_REDIS_URL": self.redis_url,
+                "CONDUCTOR_MODEL_STORE": self.model_store,
+            }
+        )
+
+    def start(self) -> Self:
+        """Start everything; on an error what was started is stopped again. Raises ChildFailed with the log's end."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not self.settings.insecure:
+            self.keys.ensure()
+        if not self.database_url:
+            self._progress("Starting PostgreSQL")
+            self.postgres = self._stack.enter_context(EmbeddedPostgres(self.directory / "postgres"))
+            self.database_url = self.postgres.create_database(DATABASE)
+        if not self.redis_url:
+            self._progress("Starting Redis")
+            embedded = EmbeddedRedis(self.directory / "redis", tcp=self.settings.redis_tcp)
+            self.redis = self._stack.enter_context(embedded)
+            self.redis_url = self.redis.url
+        self._progress("Migrating the warehouse")
+        self.run("warehouse", "migrate")
+        self._progress("Starting ingestion, tailing writer and prediction server")
+        host, _, events_port = self.events_target.rpartition(":")
+        _, _, prediction_port = self.prediction_target.rpartition(":")
+        security = self._security()
+        began = time.monotonic()
+        self._spawn("warehouse-tail", "warehouse", "tail")
+        self._spawn("warehouse-serve", "warehouse", "serve", "--host", host, "--port", events_port, *security)
+        workers = str(self.settings.workers)
+        self._spawn("serve", "serve", "--host", host, "--port", prediction_port, "--workers", workers, *security)
+        for name, target in (("serve", self.prediction_target), ("warehouse-serve", self.events_target)):
+            self._await_serving(name, target)
+            self.startup_seconds[name] = time.monotonic() - began
+
+    def run(self, *arguments: str) -> None:
+        """Run a ``conductor`` command against this platform. Raises ChildFailed with its output."""
+        done = subprocess.run(
+            [sys.executable, "-c", _MAIN, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            command = " ".join(arguments)
+            raise child.ChildFailed(f"conductor {command} ended with {done.returncode}\n{done.stdout}{done.stderr}")
+
+    def pid(self, name: str) -> int:
+        """Process id of "serve", "warehouse-serve" or "warehouse-tail"."""
+        return self._processes[name].pid
+
+    def check(self) -> None:
+        """Raise ChildFailed if one of the processes has ended."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise child.ChildFailed(f"{name} ended with {process.returncode}; see {self._log(name)}")
+
+    def stop(self) -> None:
+        """Stop everything in reverse order; the servers drain."""
+        for process in reversed(self._processes.values()):
+            child.stop(process, signal.SIGTERM, timeout_seconds=20.0)
+        self._processes.clear()
+        self._stack.close()
+
+    def channel_credentials(self) -> grpc.ChannelCredentials | None:
+        """What a client trusts; None when insecure."""
+        if self.settings.insecure:
+            return None
+        return grpc.ssl_channel_credentials(self.keys.ca_certificate.read_bytes())
+
+    def _security(self) -> list[str]:
+        if self.settings.insecure:
+            return ["--insecure"]
+        return [
+            *("--tls-cert", str(self.keys.server_certificate), "--tls-key", str(self.keys.server_key)),
+            *("--jwks", str(self.keys.jwks), "--audience", AUDIENCE, "--issuer", ISSUER),
+        ]
+
+    def _log(self, name: str) -> Path:
+        return self.directory / "logs" / f"{name}.log"
+
+    def _spawn(self, name: str, *arguments: str) -> None:
+        log = self._log(name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-c", _MAIN, *arguments]
+        self._processes[name] = child.spawn(command, log, environment=self.environment)
+
+    def _await_serving(self, name: str, target: str) -> None:
+        child.wait_until(lambda: self._serving(target), self._processes[name], self._log(name), 30.0)
+
+    def _serving(self, target: str) -> bool:
+        host, _, port = target.rpartition(":")
+        with socket.socket() as probe:
+            probe.settimeout(0.2)
+            if probe.connect_ex((host, int(port))) != 0:
+                return False
+        credentials = self.channel_credentials()
+        channel = grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
+        with channel:
+            try:
+                check = HealthStub(channel).Check  # type: ignore[attr-defined]  # its stubs lack the methods
+                answer = check(HealthCheckRequest(), timeout=2.0)
+            except grpc.RpcError:
+                return False
+        return bool(answer.status == HealthCheckResponse.SERVING)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

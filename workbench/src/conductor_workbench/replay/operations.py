@@ -1,0 +1,107 @@
+"""What a replay does besides calling the servers: wait for features, and train."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import psycopg
+
+from conductor.build.v1.build_context_pb2 import BuildContext
+from conductor_client import ConductorClient
+from conductor_model_store import ModelStore
+from conductor_training.jobs import Trained, train_build_duration
+from conductor_warehouse.tailing_writer import lags
+from conductor_workbench.replay.history import History
+
+_POLL_SECONDS = 0.002
+_LONGEST_SETTLE_SECONDS = 60.0
+_LONGEST_ROLL_OUT_SECONDS = 30.0
+
+Progress = Callable[[str], None]
+
+
+class Settle:
+    """Waits until the tailing writer has carried everything committed to the online store."""
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+        self._connection: psycopg.Connection | None = None
+
+    async def __call__(self) -> None:
+        """Return once nothing is behind. Raises TimeoutError after a minute."""
+        deadline = time.monotonic() + _LONGEST_SETTLE_SECONDS
+        while await asyncio.to_thread(self._behind):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the tailing writer does not keep up: is it running?")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _behind(self) -> bool:
+        if self._connection is None:
+            self._connection = psycopg.connect(self._database_url, autocommit=True)
+        return any(lag.rows for lag in lags(self._connection))
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+@dataclass
+class Trainer:
+    """Trains a tenant's model at its cut, and waits until the server answers from it."""
+
+    database_url: str
+    store: ModelStore
+    predictions: Callable[[str], ConductorClient]
+    latest: Mapping[str, BuildContext]
+    """The last build of each tenant before its cut, to ask the server about."""
+    progress: Progress
+    trained: list[Trained] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    async def __call__(self, tenant_id: str, until: datetime) -> None:
+        """Train, publish, and return once it serves. Raises what training raises."""
+        began = time.perf_counter()
+        results = await asyncio.to_thread(self._train, tenant_id, until)
+        self.trained += results
+        self.seconds[tenant_id] = time.perf_counter() - began
+        versions = {result.version for result in results if result.version}
+        if versions and tenant_id in self.latest:
+            await self._await_roll_out(tenant_id, versions)
+
+    def _train(self, tenant_id: str, until: datetime) -> list[Trained]:
+        return list(
+            train_build_duration(
+                database_url=self.database_url,
+                store=self.store,
+                until=until,
+                tenant_id=tenant_id,
+                progress=self.progress,
+            )
+        )
+
+    async def _await_roll_out(self, tenant_id: str, versions: set[str]) -> None:
+        """Ask until one of ``versions`` answers. Raises TimeoutError."""
+        self.progress(f"{tenant_id}: waiting for the server to take it up")
+        deadline = time.monotonic() + _LONGEST_ROLL_OUT_SECONDS
+        client = self.predictions(tenant_id)
+        while True:
+            answer = await client.predict_build_duration(tenant_id, self.latest[tenant_id], timeout_seconds=5.0)
+            if answer.model_version in versions:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the server does not serve the model of {tenant_id} that was just published")
+            await asyncio.sleep(0.05)
+
+
+def latest_before(history: History, cuts: Mapping[str, datetime]) -> dict[str, BuildContext]:
+    """The last passed build of each tenant that was queued before its cut, as if it were queued again now."""
+    latest: dict[str, BuildContext] = {}
+    for build in history.builds:
+        if build.queued_time < cuts[build.tenant_id] and build.outcome and build.outcome.passed:
+            latest[build.tenant_id] = build.context
+    return latest

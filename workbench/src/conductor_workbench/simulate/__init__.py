@@ -1,0 +1,1 @@
+"""Simulated builds of many tenants, with known truth."""
