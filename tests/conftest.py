@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
+
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
+
+# Tests start processes beside open channels, and the children use none of them.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 _NUMBERS = itertools.count()
 

@@ -13,6 +13,7 @@ import psutil
 import psycopg
 import pytest
 import redis
+
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 from conductor_workbench.embedded.child import ChildFailed
 

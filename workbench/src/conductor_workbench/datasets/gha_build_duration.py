@@ -108,6 +108,8 @@ def convert(paths: Iterable[Path], report: Report) -> Iterator[Event]:
                 report.add(f"rows left out: unreadable ({type(error).__name__})")
                 continue
             seen.add(identity)
+            for event in events:
+                report.add(f"events {event.type}")
             yield from events
 
 
@@ -118,7 +120,6 @@ def _events(row: Row, report: Report) -> Iterator[Event]:
         raise ValueError("no repository or run id")
     queued = BuildQueued(build_id=row["id_build"], context=_context(row, created))
     yield _event("build.queued", created, tenant, row, queued)
-    report.add("events build.queued")
 
     if not row["conclusion"]:
         report.add("runs that never ended: no build.completed")
@@ -152,7 +153,6 @@ def _events(row: Row, report: Report) -> Iterator[Event]:
     if timing.record_touched_later:
         report.add("runs whose record was touched long after their end: end of the last job taken")
     yield _event("build.completed", timing.completed, tenant, row, completed)
-    report.add("events build.completed")
 
 
 def _event(kind: str, time: datetime, tenant: str, row: Row, data: BuildQueued | BuildCompleted) -> Event:
