@@ -1,0 +1,1 @@
+"""Feature definitions, request columns, the packed online store and its reader."""

@@ -1,0 +1,331 @@
+"""Reads feature rows for the prediction plane: one round trip, shared by the requests that wait at the same time.
+
+Requests never touch the connection. They queue their keys and wait for a future; one background task owns the
+connection, sends what has queued up as one ``MGET`` and deals out the replies. So a request that is cancelled leaves
+nothing behind: its reply is read like any other and dropped. (redis-py closes a connection whose command is cancelled
+between request and reply; with cancellations being common here that would cost a reconnect each, and before 4.5.4 it
+handed the reply to the next caller: redis/redis-py#2624, #2665.)
+
+A reply that does not come in time costs the connection, as nothing else can tell a late reply from the next one's.
+While Redis can't be reached, reads fail at once and the task reconnects in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import hiredis
+import numpy as np
+from numpy.typing import NDArray
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from conductor_features.codec import CorruptValue, decode, decode_block
+from conductor_features.keys import entity_key
+from conductor_features.rows import ABSENT, FeatureRow, Missing
+from conductor_features.views import View
+
+_LOG = logging.getLogger(__name__)
+
+_MGET_KEYS = 1_000
+"""More keys than this are asked for in several commands of one round trip, so that Redis serves others in between."""
+_EXCHANGE_KEYS = 4_000
+"""Waiting requests beyond this many keys are left for the next round trip."""
+_HEARTBEAT_SECONDS = 0.25
+"""An idle connection is tried this often, so that the loss is noticed before a request meets it."""
+_CONNECT_SECONDS = 0.5
+_FIRST_BACKOFF_SECONDS = 0.01
+_LAST_BACKOFF_SECONDS = 0.2
+_GRACE_SECONDS = 0.005
+"""When the event loop was late itself, the reply may lie in the socket unread: it gets this long to be found."""
+
+_FAILURES = (RedisError, OSError, TimeoutError)
+
+
+class OnlineStoreUnavailable(Exception):
+    """The online store did not answer in time, or can't be reached."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class ReaderStatistics:
+    """What the reader has done since it was made. Only ever counts up; telemetry reads it."""
+
+    reads: int = 0
+    """Calls of read or read_block."""
+    keys: int = 0
+    """Keys asked for."""
+    exchanges: int = 0
+    """Round trips; ``reads / exchanges`` is how many requests shared one."""
+    absent: int = 0
+    corrupt: int = 0
+    timeouts: int = 0
+    """Round trips given up after the timeout."""
+    disconnects: int = 0
+    """Connections lost or dropped, timeouts included."""
+    connects: int = 0
+    refused: int = 0
+    """Reads refused at once because Redis can't be reached."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    keys: Sequence[bytes]
+    future: asyncio.Future[list[bytes | None]]
+    deadline: float
+
+
+class OnlineReader:
+    """Reads rows from the online store. Use as ``async with OnlineReader(url) as reader``; one per event loop.
+
+    Starting does not need Redis: it is connected in the background, and again whenever it was lost.
+    """
+
+    def __init__(self, redis_url: str, timeout_seconds: float = 0.02) -> None:
+        """``timeout_seconds`` bounds a read from call to answer, waiting for others included."""
+        if timeout_seconds <= 0:
+            raise ValueError("the timeout must be positive")
+        self.statistics = ReaderStatistics()
+        self._timeout_seconds = timeout_seconds
+        # Only used to read the URL and make connections. Timeouts of the socket's own would each cost a task per
+        # command (asyncio.wait_for): send and receive are bounded together below instead.
+        self._pool: ConnectionPool = ConnectionPool.from_url(
+            redis_url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+            socket_connect_timeout=_CONNECT_SECONDS,
+            socket_read_size=1 << 18,
+            health_check_interval=0,
+            decode_responses=False,
+            protocol=2,
+            driver_info=None,
+        )
+        self._waiting: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._unavailable: str | None = "not started"
+        self._connected = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether Redis answered when it was last asked."""
+        return self._connected
+
+    def start(self) -> None:
+        """Start the background task on the running event loop."""
+        if self._task is None:
+            self._unavailable = None
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="online-reader")
+
+    async def close(self) -> None:
+        """Stop the task, drop the connection and fail whoever still waits."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._set_unavailable("closed")
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def read(self, requests: Sequence[tuple[View, tuple[str, ...]]]) -> list[FeatureRow | Missing]:
+        """Rows of the asked (view, entity), in order, in one round trip; a refused value is :class:`Missing`.
+
+        Says nothing about age: look at the rows' event times. Raises :class:`OnlineStoreUnavailable` within the
+        timeout, ValueError for an entity that is not of its view. May be cancelled at any moment.
+        """
+        keys = [_key(view, entity) for view, entity in requests]
+        stored = await self._fetch(keys)
+        rows: list[FeatureRow | Missing] = []
+        for (view, _), key, value in zip(requests, keys, stored, strict=True):
+            if value is None:
+                self.statistics.absent += 1
+                rows.append(ABSENT)
+                continue
+            try:
+                rows.append(decode(key, value, len(view.fields)))
+            except CorruptValue as error:
+                self.statistics.corrupt += 1
+                rows.append(Missing(f"corrupt: {error}"))
+        return rows
+
+    async def read_block(
+        self, view: View, entities: Sequence[Sequence[str]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows of many entities of one view, as arrays.
+
+        Returns values ``[n, fields]`` (NaN where there is no usable row), event times in microseconds ``[n]`` (0 where
+        there is none) and ``ok [n]``. Raises as :meth:`read` does.
+        """
+        keys = [_key(view, entity) for entity in entities]
+        stored = await self._fetch(keys)
+        values, event_time_us, ok = decode_block(keys, stored, len(view.fields))
+        absent = stored.count(None)
+        self.statistics.absent += absent
+        self.statistics.corrupt += len(keys) - absent - int(ok.sum())
+        return values, event_time_us, ok
+
+    async def _fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        self.statistics.reads += 1
+        if not keys:
+            return []
+        if self._unavailable is not None:
+            self.statistics.refused += 1
+            raise OnlineStoreUnavailable(self._unavailable)
+        self.statistics.keys += len(keys)
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(keys, loop.create_future(), loop.time() + self._timeout_seconds)
+        self._waiting.append(waiting)
+        self._wake.set()
+        return await waiting.future
+
+    async def _run(self) -> None:
+        backoff = _FIRST_BACKOFF_SECONDS
+        while True:
+            connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            try:
+                # Right after a loss, reads queue up for the short while that a reconnect takes. Only when it fails
+                # are they refused at once.
+                patience = self._timeout_seconds if self._unavailable is None else _CONNECT_SECONDS
+                async with asyncio.timeout(patience):
+                    await connection.connect()  # type: ignore[no-untyped-call]
+                    await self._ping(connection)
+                self._unavailable, self._connected = None, True
+                self.statistics.connects += 1
+                backoff = _FIRST_BACKOFF_SECONDS
+                await self._serve(connection)
+            except _FAILURES as error:
+                self._lost(error)
+            except Exception as error:  # whatever it is, callers must not be left waiting for ever
+                _LOG.exception("the online reader failed")
+                self._lost(error)
+            finally:
+                self._connected = False
+                await connection.disconnect(nowait=True)
+            if self._unavailable is not None:
+                await asyncio.sleep(backoff)
+                backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
+
+    def _lost(self, error: Exception) -> None:
+        reason = "Redis did not answer in time" if isinstance(error, TimeoutError) else f"Redis: {error}"
+        if self._connected:
+            self.statistics.disconnects += 1
+            _LOG.warning("lost the online store: %s", reason)
+            self._fail_waiting(reason)
+        else:
+            if self._unavailable is None:
+                _LOG.warning("can't reach the online store: %s", reason)
+            self._set_unavailable(reason)
+
+    def _set_unavailable(self, reason: str) -> None:
+        self._unavailable = reason
+        self._fail_waiting(reason)
+
+    def _fail_waiting(self, reason: str) -> None:
+        while self._waiting:
+            future = self._waiting.popleft().future
+            if not future.done():
+                future.set_exception(OnlineStoreUnavailable(reason))
+
+    async def _serve(self, connection: AbstractConnection) -> None:
+        while True:
+            if not self._waiting:
+                self._wake.clear()
+                try:
+                    async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    async with self._bound(asyncio.get_running_loop().time() + max(self._timeout_seconds, 0.1)):
+                        await self._ping(connection)
+                    continue
+            await self._exchange(connection, self._take_batch())
+
+    def _take_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        size = 0
+        while self._waiting and (not batch or size + len(self._waiting[0].keys) <= _EXCHANGE_KEYS):
+            waiting = self._waiting.popleft()
+            if not waiting.future.done():  # else its caller is gone
+                batch.append(waiting)
+                size += len(waiting.keys)
+        return batch
+
+    async def _exchange(self, connection: AbstractConnection, batch: list[_Waiting]) -> None:
+        if not batch:
+            return
+        keys = [key for waiting in batch for key in waiting.keys]
+        chunks = [keys[at : at + _MGET_KEYS] for at in range(0, len(keys), _MGET_KEYS)]
+        command = b"".join([_pack(b"MGET", *chunk) for chunk in chunks])
+        self.statistics.exchanges += 1
+        stored: list[bytes | None] = []
+        try:
+            async with self._bound(batch[0].deadline):
+                await connection.send_packed_command(command, check_health=False)
+                for _ in chunks:
+                    stored += await connection.read_response(disable_decoding=True)
+            if len(stored) != len(keys):
+                raise RedisError(f"{len(stored)} values for {len(keys)} keys")
+        except BaseException as error:
+            # Back to the front of the queue: whoever handles the loss fails them with its reason.
+            self.statistics.timeouts += isinstance(error, TimeoutError)
+            self._waiting.extendleft(reversed(batch))
+            raise
+        at = 0
+        for waiting in batch:
+            end = at + len(waiting.keys)
+            if not waiting.future.done():
+                waiting.future.set_result(stored[at:end])
+            at = end
+
+    async def _ping(self, connection: AbstractConnection) -> None:
+        await connection.send_packed_command(_pack(b"PING"), check_health=False)
+        await connection.read_response(disable_decoding=True)
+
+    @contextlib.asynccontextmanager
+    async def _bound(self, deadline: float) -> AsyncIterator[None]:
+        """Raise TimeoutError at ``deadline`` and a grace, of which the loop has had at least the grace to itself."""
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+        async with asyncio.timeout(None) as scope:
+
+            def expire() -> None:
+                timers.append(loop.call_later(_GRACE_SECONDS, lambda: scope.reschedule(loop.time())))
+
+            timers.append(loop.call_at(deadline, expire))
+            try:
+                yield
+            finally:
+                for timer in timers:
+                    timer.cancel()
+
+
+def _pack(*arguments: bytes) -> bytes:
+    # In C; the connection's own packing takes longer for 500 keys than Redis takes to answer.
+    command: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # declared as a tuple of one
+    return command
+
+
+def _key(view: View, entity: Sequence[str]) -> bytes:
+    if len(entity) != len(view.entity):
+        raise ValueError(f"{view.key} is of ({', '.join(view.entity)}), not of {len(entity)} parts")
+    return entity_key(view.key, entity)

@@ -1,0 +1,129 @@
+"""Columns of a :class:`BuildContext`. A new column is one more line in :data:`REQUEST_COLUMNS`.
+
+Training computes them from stored contexts and the server from requests, by this code; NaN is missing, and what is
+absent from the context is never taken for zero.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from google.protobuf.message import Message
+
+from conductor.build.v1.build_context_pb2 import BuildContext, BuildTrigger
+
+_Function = Callable[[BuildContext], float]
+
+_NAN = math.nan
+_DAY = 86_400
+_MAIN_BRANCHES = frozenset({"main", "master", "develop", "trunk"})
+_BOT = re.compile(r"\[bot\]|bot$", re.IGNORECASE)
+
+_EXTENSIONS = {
+    "code": "f90 c cc cpp h hpp inc rs go zig swift java kt kts scala groovy cs py pyi rb php pl js mjs cjs ts tsx jsx "
+    "vue svelte dart sql r m mm asm s ino",
+    "web": "css scss less html hbs mustache j2",
+    "json": "json json5",
+    "yaml": "yml yaml",
+    "toml": "toml",
+    "lock": "lock sum",
+    "build": "gradle xml properties cmake mk bat sh cfg conf in ini env tf tfvars mod bazel bzl",
+    "docs": "md txt rst adoc tex pdf",
+    "asset": "png svg jpg jpeg webp gif ttf ico",
+}
+"""Extensions by what they say about a change."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One request column."""
+
+    description: str
+    unit: str
+    """For example "1" for counts, ratios and yes (1) or no (0), "h" for hours."""
+    function: _Function
+
+
+def _number(message: Message, field: str) -> float:
+    return float(getattr(message, field)) if message.HasField(field) else _NAN
+
+
+def _change(field: str) -> _Function:
+    return lambda context: _number(context.change, field)
+
+
+def _push(context: BuildContext) -> float:
+    unknown = context.trigger not in BuildTrigger.values() or context.trigger == BuildTrigger.BUILD_TRIGGER_UNSPECIFIED
+    return _NAN if unknown else float(context.trigger == BuildTrigger.BUILD_TRIGGER_PUSH)
+
+
+def _hour(context: BuildContext) -> float:
+    return float(context.queued_time.seconds % _DAY // 3600) if context.HasField("queued_time") else _NAN
+
+
+def _weekday(context: BuildContext) -> float:
+    # 1970-01-01 was a Thursday.
+    return float((context.queued_time.seconds // _DAY + 3) % 7) if context.HasField("queued_time") else _NAN
+
+
+def _main_branch(context: BuildContext) -> float:
+    return float(context.branch.lower() in _MAIN_BRANCHES) if context.branch else _NAN
+
+
+def _bot_actor(context: BuildContext) -> float:
+    return float(_BOT.search(context.actor) is not None) if context.actor else _NAN
+
+
+def _distinct(context: BuildContext) -> frozenset[str]:
+    return frozenset(extension.lstrip(".").lower() for extension in context.change.file_extensions)
+
+
+def _extensions(context: BuildContext) -> float:
+    # Nothing tells an empty list from an unknown one.
+    return float(len(_distinct(context))) or _NAN
+
+
+def _extensions_of(group: str) -> _Function:
+    members = frozenset(_EXTENSIONS[group].split())
+    return lambda context: float(len(_distinct(context) & members)) if context.change.file_extensions else _NAN
+
+
+REQUEST_COLUMNS: Mapping[str, Column] = MappingProxyType(
+    {
+        "queued_hour": Column("Hour of day when it was queued (UTC)", "h", _hour),
+        "queued_weekday": Column("Day when it was queued (UTC), Monday is 0", "d", _weekday),
+        "is_push": Column("Started by a push", "1", _push),
+        "is_main_branch": Column("Branch is main, master, develop or trunk", "1", _main_branch),
+        "is_bot_actor": Column("Started by a bot, going by its name", "1", _bot_actor),
+        "modified_file_count": Column("Files modified", "1", _change("modified_file_count")),
+        "added_line_count": Column("Lines added", "1", _change("added_line_count")),
+        "deleted_line_count": Column("Lines deleted", "1", _change("deleted_line_count")),
+        "source_churn_line_count": Column("Source lines added or deleted", "1", _change("source_churn_line_count")),
+        "touched_file_commit_count": Column("Commits of the same files", "1", _change("touched_file_commit_count")),
+        **{
+            f"{group}_extension_count": Column(f"Distinct {group} extensions touched", "1", _extensions_of(group))
+            for group in _EXTENSIONS
+        },
+        "extension_count": Column("Distinct extensions of the touched files", "1", _extensions),
+    }
+)
+"""Request columns by name, in order."""
+
+REQUEST_COLUMN_NAMES: tuple[str, ...] = tuple(REQUEST_COLUMNS)
+"""Names in the order of :func:`request_values`."""
+
+_FUNCTIONS = tuple(column.function for column in REQUEST_COLUMNS.values())
+
+
+def request_values(context: BuildContext) -> list[float]:
+    """All request columns in the order of :data:`REQUEST_COLUMN_NAMES`; NaN is missing."""
+    return [function(context) for function in _FUNCTIONS]
+
+
+def request_columns(context: BuildContext) -> dict[str, float]:
+    """All request columns by name; NaN is missing."""
+    return dict(zip(REQUEST_COLUMN_NAMES, request_values(context), strict=True))

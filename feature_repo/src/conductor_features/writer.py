@@ -1,0 +1,135 @@
+"""Writes feature rows to the online store. Feast's store and the warehouse's tailing writer share this path."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+from redis import Redis
+from redis.exceptions import NoScriptError
+
+from conductor_features.codec import EVENT_TIME_OFFSET, CorruptValue, decode, encode, value_bytes
+from conductor_features.keys import entity_key
+from conductor_features.rows import FeatureRow, to_microseconds
+from conductor_features.views import View
+
+WriteRow = tuple[Sequence[str], datetime, ArrayLike]
+"""Entity, event time (with a zone) and values in the order of the view's fields; NaN or None is missing."""
+
+_BATCH = 2_000
+"""Rows per round trip."""
+
+# Redis runs a script as one step, so two writers can't overtake each other between look and write. It reads the eight
+# bytes of the stored event time and not the value. Doubles hold microseconds exactly until the year 2255.
+# KEYS[1] key; ARGV: value, its event time, expected size. Another size is another format or a cut value: overwritten.
+_SET_IF_NEWER = f"""
+if redis.call('STRLEN', KEYS[1]) == tonumber(ARGV[3]) then
+  local stored = redis.call('GETRANGE', KEYS[1], {EVENT_TIME_OFFSET}, {EVENT_TIME_OFFSET + 7})
+  if struct.unpack('<i8', stored) > tonumber(ARGV[2]) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"""
+
+# KEYS[1] key; ARGV: the corrupt value that was seen, value to put in its place.
+_REPLACE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) return 1 end
+return 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What became of the rows."""
+
+    written: int
+    superseded: int
+    """Not written, because a row of a later event time is stored or stood in the same call."""
+
+
+def write_rows(client: Redis, view: View, rows: Iterable[WriteRow]) -> WriteResult:
+    """Write rows of ``view``; each entity keeps the row of the latest event time, of equal ones the last.
+
+    Rows never expire: age is judged by the reader. Safe to repeat, and from several writers at once. Each key is
+    written on its own, so a failure midway leaves some rows written and none half-written. Raises ValueError for a row
+    that is not of the view, before anything of its batch is written, and redis.RedisError when Redis fails.
+    """
+    written = superseded = 0
+    source = iter(rows)
+    while batch := list(islice(source, _BATCH)):
+        latest: dict[bytes, FeatureRow] = {}
+        for key, row in _encodable(view, batch):
+            known = latest.get(key)
+            if known is None or row.event_time_us >= known.event_time_us:
+                latest[key] = row
+        count = _write(client, view, latest)
+        written += count
+        superseded += len(batch) - count
+    return WriteResult(written, superseded)
+
+
+def _encodable(view: View, rows: Iterable[WriteRow]) -> Iterator[tuple[bytes, FeatureRow]]:
+    now = time.time_ns() // 1000
+    join_keys, fields = len(view.entity), len(view.fields)
+    for entity, event_time, values in rows:
+        array = np.asarray(values, dtype=np.float64)  # None becomes NaN
+        if len(entity) != join_keys or array.shape != (fields,):
+            raise ValueError(
+                f"{view.key}: {len(entity)} join keys and {array.shape} values instead of {join_keys} and ({fields},)"
+            )
+        yield entity_key(view.key, entity), FeatureRow(to_microseconds(event_time), now, array)
+
+
+def _write(client: Redis, view: View, latest: dict[bytes, FeatureRow]) -> int:
+    """Number of rows written. One EVALSHA per key: in a Redis Cluster each finds its own node."""
+    values = {key: encode(key, row) for key, row in latest.items()}
+    size = value_bytes(len(view.fields))
+    done = _evaluate(
+        client, _SET_IF_NEWER, [(key, values[key], row.event_time_us, size) for key, row in latest.items()]
+    )
+    refused = [key for key, success in zip(latest, done, strict=True) if not success]
+    return len(latest) - len(refused) + _heal(client, view, {key: values[key] for key in refused})
+
+
+def _heal(client: Redis, view: View, values: dict[bytes, bytes]) -> int:
+    """Replace stored values that are corrupt: a flipped bit may have made their event time the latest of all."""
+    if not values:
+        return 0
+    stored = cast(list[bytes | None], client.mget(list(values)))
+    corrupt = [
+        (key, old, values[key])
+        for key, old in zip(values, stored, strict=True)
+        if old is not None and _is_corrupt(key, old, view)
+    ]
+    return sum(_evaluate(client, _REPLACE, corrupt)) if corrupt else 0
+
+
+def _is_corrupt(key: bytes, value: bytes, view: View) -> bool:
+    try:
+        decode(key, value, len(view.fields))
+    except CorruptValue:
+        return True
+    return False
+
+
+def _evaluate(client: Redis, script: str, calls: Sequence[tuple[Any, ...]]) -> list[int]:
+    """Run ``script`` for each (key, arguments…) in one round trip; loads it first where Redis does not know it."""
+    digest = client.register_script(script).sha
+
+    def run() -> list[int]:
+        with client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                pipeline.evalsha(digest, 1, *call)
+            return cast(list[int], pipeline.execute())
+
+    try:
+        return run()
+    except NoScriptError:  # first use, or Redis was restarted; repeating is harmless
+        client.script_load(script)
+        return run()
