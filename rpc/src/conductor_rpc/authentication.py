@@ -1,0 +1,124 @@
+"""Who is calling. Everything that does not hold is the same error, whichever part it was."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jwt
+
+from conductor_rpc import names
+from conductor_rpc.call import Identity
+from conductor_rpc.exceptions import CredentialsInvalid
+from conductor_rpc.jwks import KeySet, key_set
+from conductor_rpc.settings import RpcSettings, SettingsInvalid
+
+TENANT_CLAIM = "tenant_id"
+_REQUIRED_CLAIMS = ["exp", "aud", "iss", TENANT_CLAIM]
+_MAX_TOKEN_CHARACTERS = 8192
+_REMEMBERED_TOKENS = 4096
+
+
+class Authenticator(Protocol):
+    """Tells who is calling."""
+
+    async def authenticate(self, metadata: Mapping[str, str | bytes]) -> Identity:
+        """Raises:
+        CredentialsInvalid: there are no credentials, or they do not hold.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what it holds."""
+        ...
+
+
+class JwtAuthenticator:
+    """Takes ``authorization: Bearer <JWT>``: signed by a key of the set, in time, for this audience, by this issuer."""
+
+    def __init__(
+        self, keys: KeySet, *, audience: str, issuer: str, algorithms: frozenset[str], leeway_seconds: float
+    ) -> None:
+        self._keys, self._audience, self._issuer = keys, audience, issuer
+        self._algorithms, self._leeway_seconds = algorithms, leeway_seconds
+        self._verified: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
+        self._generation = 0
+
+    async def authenticate(self, metadata: Mapping[str, str | bytes]) -> Identity:
+        """Raises:
+        CredentialsInvalid: there is no token, or it does not hold.
+        """
+        header = metadata.get(names.AUTHORIZATION)
+        if not isinstance(header, str) or header[:7].lower() != "bearer " or len(header) > _MAX_TOKEN_CHARACTERS:
+            raise CredentialsInvalid
+        token = header[7:].strip()
+        try:
+            return await self._identity(token)
+        except (jwt.PyJWTError, ValueError, TypeError):
+            raise CredentialsInvalid from None
+
+    async def close(self) -> None:
+        """Forget a fetch of keys that is under way."""
+        await self._keys.close()
+
+    async def _identity(self, token: str) -> Identity:
+        """A verified token is remembered until it expires or the keys change: a signature costs more than all else."""
+        header = jwt.get_unverified_header(token)
+        key = await self._keys.find(header.get("kid"))
+        # The algorithm is the key's, never the token's own choice: no `none`, no public key taken for a shared secret.
+        if key is None or key.algorithm_name not in self._algorithms or header.get("alg") != key.algorithm_name:
+            raise CredentialsInvalid
+        if self._generation != self._keys.generation:
+            self._verified.clear()
+            self._generation = self._keys.generation
+        digest = hashlib.sha256(token.encode()).digest()
+        known = self._verified.get(digest)
+        if known is not None and time.time() < known[1]:
+            return known[0]
+        claims = jwt.decode(
+            token,
+            key=key.key,
+            algorithms=[key.algorithm_name],
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=self._leeway_seconds,
+            options={"require": _REQUIRED_CLAIMS},
+        )
+        identity = Identity(tenant_id=_tenant(claims), subject=str(claims.get("sub", "")))
+        self._verified[digest] = (identity, float(claims["exp"]))
+        if len(self._verified) > _REMEMBERED_TOKENS:
+            self._verified.popitem(last=False)
+        return identity
+
+
+def _tenant(claims: Mapping[str, Any]) -> str:
+    tenant = claims[TENANT_CLAIM]
+    if not isinstance(tenant, str) or not tenant or "\0" in tenant:
+        raise CredentialsInvalid
+    return tenant
+
+
+def authenticator(settings: RpcSettings) -> Authenticator | None:
+    """The authenticator that the settings describe; None for an insecure process.
+
+    Raises:
+        SettingsInvalid: the settings describe none.
+    """
+    if settings.insecure:
+        return None
+    if settings.jwks is None or settings.issuer is None:
+        raise SettingsInvalid("an authenticator needs --jwks and --issuer")
+    try:
+        keys = key_set(settings.jwks, settings.jwks_refresh_seconds, settings.jwks_maximum_age_seconds)
+    except ValueError as error:
+        raise SettingsInvalid(str(error)) from error
+    return JwtAuthenticator(
+        keys,
+        audience=settings.audience,
+        issuer=settings.issuer,
+        algorithms=frozenset(settings.token_algorithms),
+        leeway_seconds=settings.token_leeway_seconds,
+    )

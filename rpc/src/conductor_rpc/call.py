@@ -1,0 +1,81 @@
+"""The call that is being answered: who asks, and until when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from conductor_rpc.exceptions import DeadlineTooShort
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the credentials say the caller is."""
+
+    tenant_id: str
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment by which the call must have been answered: one budget for all of its stages."""
+
+    time: float
+    """On the clock of ``time.monotonic()``."""
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """The deadline that is so many seconds away."""
+        return cls(time.monotonic() + seconds)
+
+    def remaining_seconds(self) -> float:
+        """What is left; negative when the deadline has passed."""
+        return self.time - time.monotonic()
+
+    def require(self, seconds: float) -> None:
+        """Raises:
+        DeadlineTooShort: less than so many seconds are left.
+        """
+        if self.remaining_seconds() < seconds:
+            raise DeadlineTooShort
+
+
+NO_DEADLINE = Deadline(float("inf"))
+"""Never comes."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call under way."""
+
+    method: str
+    """Full method name, for example ``/conductor.prediction.v1.PredictionService/PredictBuildDuration``."""
+    metadata: Mapping[str, str | bytes]
+    deadline: Deadline
+    identity: Identity | None = None
+    """None where the process runs insecure."""
+    code: str = "OK"
+    """Name of the status code that it ended with."""
+    timings: dict[str, float] | None = None
+    """Seconds by stage, where the caller asked for them."""
+
+
+_CURRENT: ContextVar[Call | None] = ContextVar("conductor_call", default=None)
+
+
+def current_call() -> Call | None:
+    """The call that this task answers, if it answers one."""
+    return _CURRENT.get()
+
+
+def set_current_call(call: Call) -> None:
+    """Make it the call of this task. gRPC runs each call in a task of its own, so nothing has to be reset."""
+    _CURRENT.set(call)
+
+
+def current_deadline() -> Deadline:
+    """The deadline of the call that this task answers; none at all outside of a call."""
+    call = _CURRENT.get()
+    return call.deadline if call is not None else NO_DEADLINE

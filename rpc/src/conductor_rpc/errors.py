@@ -1,0 +1,120 @@
+"""The one table from exception to status, and the way of a status to the caller."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped, unused-ignore]
+
+from conductor.errors.v1.error_reason_pb2 import ErrorReason
+from conductor_rpc import exceptions
+
+DOMAIN = "conductor"
+_DETAILS_KEY = "grpc-status-details-bin"
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one kind of exception becomes."""
+
+    code: grpc.StatusCode
+    reason: ErrorReason.ValueType
+    metadata: Callable[[Any], Mapping[str, str]] = lambda _: {}
+    """Metadata of the ErrorInfo, from the exception."""
+    details: Callable[[Any], Sequence[Message]] = lambda _: ()
+    """Details beside the ErrorInfo, from the exception."""
+
+
+def _violations(exception: exceptions.InvalidRequest) -> list[Message]:
+    fields = [
+        error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+        for v in exception.violations
+    ]
+    return [error_details_pb2.BadRequest(field_violations=fields)]
+
+
+def _batch(exception: exceptions.BatchTooLarge) -> list[Message]:
+    field = error_details_pb2.BadRequest.FieldViolation(field=exception.field, description=str(exception))
+    return [error_details_pb2.BadRequest(field_violations=[field])]
+
+
+def _retry(exception: exceptions.Overloaded | exceptions.TenantOverloaded) -> list[Message]:
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.FromNanoseconds(int(exception.retry_seconds * 1e9))
+    return [info]
+
+
+def _limit(exception: exceptions.BatchTooLarge | exceptions.TenantOverloaded) -> dict[str, str]:
+    return {"limit": str(exception.limit)}
+
+
+_Code, _Reason = grpc.StatusCode, ErrorReason
+TABLE: Mapping[type[exceptions.ConductorError], Row] = {
+    exceptions.InvalidRequest: Row(_Code.INVALID_ARGUMENT, _Reason.ERROR_REASON_INVALID_FIELD, details=_violations),
+    exceptions.BatchTooLarge: Row(
+        _Code.INVALID_ARGUMENT, _Reason.ERROR_REASON_BATCH_TOO_LARGE, metadata=_limit, details=_batch
+    ),
+    exceptions.CredentialsInvalid: Row(_Code.UNAUTHENTICATED, _Reason.ERROR_REASON_CREDENTIALS_INVALID),
+    exceptions.TenantMismatch: Row(_Code.PERMISSION_DENIED, _Reason.ERROR_REASON_TENANT_MISMATCH),
+    exceptions.Overloaded: Row(_Code.RESOURCE_EXHAUSTED, _Reason.ERROR_REASON_OVERLOADED, details=_retry),
+    exceptions.TenantOverloaded: Row(
+        _Code.RESOURCE_EXHAUSTED, _Reason.ERROR_REASON_TENANT_OVERLOADED, metadata=_limit, details=_retry
+    ),
+    exceptions.NoPrediction: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_NO_PREDICTION),
+    exceptions.WarehouseUnavailable: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_WAREHOUSE_UNAVAILABLE),
+    exceptions.DeadlineTooShort: Row(_Code.DEADLINE_EXCEEDED, _Reason.ERROR_REASON_DEADLINE_TOO_SHORT),
+    exceptions.Stopping: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_STOPPING),
+}
+
+
+def to_status(exception: Exception) -> status_pb2.Status:
+    """The status of an exception, for a call or for one item of a batch.
+
+    An exception that is not in the table is logged with its traceback and becomes a plain INTERNAL: nothing of it
+    reaches the caller but an id to find it in the log by.
+    """
+    row = TABLE.get(type(exception)) if isinstance(exception, exceptions.ConductorError) else None
+    if row is None:
+        request_id = uuid.uuid4().hex
+        _LOG.error("internal error, request id %s", request_id, exc_info=exception)
+        return _status(_Code.INTERNAL, _Reason.ERROR_REASON_INTERNAL, "internal error", {"request_id": request_id}, ())
+    return _status(row.code, row.reason, str(exception), row.metadata(exception), row.details(exception))
+
+
+def code_of(status: status_pb2.Status) -> grpc.StatusCode:
+    """The gRPC code of a status."""
+    return _CODES[status.code]
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.Status) -> NoReturn:
+    """End a call with a status."""
+    metadata = ((_DETAILS_KEY, status.SerializeToString()),)
+    await context.abort(code_of(status), status.message, metadata)
+    raise asyncio.CancelledError  # not reached: abort always raises
+
+
+def _status(
+    code: grpc.StatusCode,
+    reason: ErrorReason.ValueType,
+    message: str,
+    metadata: Mapping[str, str],
+    details: Sequence[Message],
+) -> status_pb2.Status:
+    status = status_pb2.Status(code=code.value[0], message=message)
+    name = ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
+    info = error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=dict(metadata))
+    for detail in (info, *details):
+        status.details.add().Pack(detail)
+    return status
+
+
+_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}

@@ -1,0 +1,94 @@
+"""What can go wrong, in the domain's own terms. Nothing here knows gRPC; ``errors.py`` holds the table to statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A field that breaks its rule."""
+
+    field: str
+    """Path of the field, for example ``build.change.added_line_count``."""
+    description: str
+    """The rule, as a sentence."""
+
+
+class ConductorError(Exception):
+    """An error that the caller is told of. Its text goes to the caller."""
+
+
+class InvalidRequest(ConductorError):
+    """Fields break their rules."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations[:3]))
+
+
+class BatchTooLarge(ConductorError):
+    """A batch holds more items than it may."""
+
+    def __init__(self, field: str, count: int, limit: int) -> None:
+        self.field, self.limit = field, limit
+        super().__init__(f"{field} holds {count} items; the limit is {limit}")
+
+
+class CredentialsInvalid(ConductorError):
+    """No token, or one that does not hold. Always the same text: which part did not hold is nobody's business."""
+
+    def __init__(self) -> None:
+        super().__init__("a valid bearer token is required")
+
+
+class TenantMismatch(ConductorError):
+    """The request names another tenant than the credentials. The same text whether that tenant exists or not."""
+
+    def __init__(self) -> None:
+        super().__init__("the request's tenant is not the credentials' tenant")
+
+
+class Overloaded(ConductorError):
+    """The process has as much work as it takes on."""
+
+    def __init__(self, retry_seconds: float) -> None:
+        self.retry_seconds = retry_seconds
+        super().__init__("the server has as much work as it takes on; try again later")
+
+
+class TenantOverloaded(ConductorError):
+    """The tenant has as many calls under way as its share."""
+
+    def __init__(self, limit: int, retry_seconds: float) -> None:
+        self.limit, self.retry_seconds = limit, retry_seconds
+        super().__init__(f"the tenant has its share of {limit} calls under way; try again later")
+
+
+class NoPrediction(ConductorError):
+    """No model, no history and no default to answer from."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no model, no history and no default to answer from")
+
+
+class WarehouseUnavailable(ConductorError):
+    """The database does not answer; nothing was acknowledged."""
+
+    def __init__(self, text: str = "the warehouse does not answer; publish again later") -> None:
+        super().__init__(text)
+
+
+class DeadlineTooShort(ConductorError):
+    """The deadline had passed, or would have before an answer could be given."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline had passed, or would have before an answer could be given")
+
+
+class Stopping(ConductorError):
+    """The process is stopping; another one answers."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping; another one answers")

@@ -1,0 +1,56 @@
+"""OpenTelemetry providers, as the OTEL_* environment asks for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from conductor_rpc.telemetry import Telemetry
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_{}_ENDPOINT")
+
+
+def _wanted(signal: str) -> bool:
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    exporter = os.environ.get(f"OTEL_{signal}_EXPORTER", "")
+    if exporter:
+        return exporter == "otlp"
+    return any(os.environ.get(name.format(signal)) for name in _ENDPOINTS)
+
+
+def telemetry_from_environment(service_name: str) -> tuple[Telemetry, Callable[[], None]]:
+    """Telemetry over OTLP if OTEL_* names an endpoint or exporter, else telemetry that is off.
+
+    Exporting happens in threads of its own with bounded queues: a collector that hangs costs dropped spans, not time.
+
+    Returns:
+        The telemetry, and a function that flushes and closes it.
+    """
+    traces, metrics = _wanted("TRACES"), _wanted("METRICS")
+    if not traces and not metrics:
+        return Telemetry(), lambda: None
+    # Imported only here: the SDK and the exporter cost start-up time and memory that a process without them keeps.
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    name = os.environ.get("OTEL_SERVICE_NAME", service_name)
+    resource = Resource.create({"service.name": name, "service.instance.id": str(os.getpid())})
+    tracer_provider = TracerProvider(resource=resource) if traces else None
+    if tracer_provider is not None:
+        tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    reader = PeriodicExportingMetricReader(OTLPMetricExporter()) if metrics else None
+    meter_provider = MeterProvider([reader], resource=resource) if reader is not None else None
+
+    def close() -> None:
+        if tracer_provider is not None:
+            tracer_provider.shutdown()
+        if meter_provider is not None:
+            meter_provider.shutdown(timeout_millis=3000)
+
+    return Telemetry(tracer_provider, meter_provider), close

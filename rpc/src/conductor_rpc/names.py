@@ -1,0 +1,48 @@
+"""Names of spans, metrics and their attributes, in one place.
+
+Where OpenTelemetry's semantic conventions have a name, it is theirs. Attribute values are bounded: methods, codes,
+stages, prediction methods and predictors; never a tenant's or an entity's id.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Stages: spans, and the value of STAGE on the stage histogram.
+AUTH: Final = "auth"
+ADMISSION: Final = "admission"
+FEATURES_READ: Final = "features.read"
+MODEL_RUN: Final = "model.run"
+
+# Metrics.
+RPC_SERVER_CALL_DURATION: Final = "rpc.server.call.duration"
+STAGE_DURATION: Final = "conductor.stage.duration"
+PREDICTIONS: Final = "conductor.predictions"
+MODEL_SWAPS: Final = "conductor.model.swaps"
+MODEL_REFUSALS: Final = "conductor.model.refusals"
+MODEL_FAILURES: Final = "conductor.model.failures"
+FEATURE_READ_FAILURES: Final = "conductor.feature_read.failures"
+
+# Attributes.
+RPC_SYSTEM_NAME: Final = "rpc.system.name"
+RPC_METHOD: Final = "rpc.method"
+RPC_RESPONSE_STATUS_CODE: Final = "rpc.response.status_code"
+ERROR_TYPE: Final = "error.type"
+STAGE: Final = "conductor.stage"
+PREDICTION_METHOD: Final = "conductor.prediction.method"
+PREDICTOR: Final = "conductor.predictor"
+REASON: Final = "conductor.reason"
+PREDICTION_ID: Final = "conductor.prediction.id"
+"""On spans only: its values are unbounded."""
+
+GRPC: Final = "grpc"
+
+# Edges in seconds. 0.1 is the budget of one prediction, so it is an edge: the share within it is read off exactly.
+DURATION_BUCKETS_SECONDS: Final = (
+    0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+
+# gRPC metadata.
+AUTHORIZATION: Final = "authorization"
+SERVER_TIMING: Final = "server-timing"
+"""A caller that sends it (with any value) gets a trailing ``server-timing`` header: stages with milliseconds."""

@@ -1,0 +1,196 @@
+"""What every call passes through on its way in and out. The order is read in ``Onion.around``."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from conductor_rpc import errors, names, rules
+from conductor_rpc.admission import Admission
+from conductor_rpc.authentication import Authenticator
+from conductor_rpc.call import NO_DEADLINE, Call, Deadline, set_current_call
+from conductor_rpc.exceptions import DeadlineTooShort, InvalidRequest, Violation
+from conductor_rpc.settings import RpcSettings
+from conductor_rpc.telemetry import Telemetry
+from conductor_rpc.tenancy import require_tenant
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_UNDECODABLE = object()
+
+
+class Onion(grpc.aio.ServerInterceptor):
+    """Wraps every method but the open ones (health, which probes must reach without credentials)."""
+
+    def __init__(
+        self,
+        settings: RpcSettings,
+        authenticator: Authenticator | None,
+        telemetry: Telemetry,
+        open_services: frozenset[str],
+    ) -> None:
+        self._settings, self._authenticator, self._telemetry = settings, authenticator, telemetry
+        self._open_services = open_services
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self.admission = Admission(settings.max_in_flight_count)
+
+    @asynccontextmanager
+    async def around(self, call: Call, context: _Context, request: object | None) -> AsyncIterator[None]:
+        """The layers, outermost first. ``request`` is None where requests are a stream: each is checked as it comes."""
+        set_current_call(call)
+        with self._telemetry.call(call):  # sees the code that the next line ends the call with
+            async with _answering_errors(call, context), self._until_deadline(call, streaming=request is None):
+                call.deadline.require(self._settings.minimum_deadline_seconds)
+                if self._authenticator is not None:
+                    with self._telemetry.stage(names.AUTH):
+                        call.identity = await self._authenticator.authenticate(call.metadata)
+                tenant_id = call.identity.tenant_id if call.identity else ""
+                if request is not None:
+                    tenant_id = require_tenant(call.identity, _decoded(request))
+                with self._telemetry.stage(names.ADMISSION):
+                    admitted = self.admission.admit(tenant_id)
+                    admitted.__enter__()
+                try:
+                    if request is not None:
+                        rules.validate(_decoded(request))
+                    yield
+                finally:
+                    admitted.__exit__(None, None, None)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The wrapped handler of a method, wrapped once."""
+        method = handler_call_details.method
+        known = self._handlers.get(method)
+        if known is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
+            return handler
+        if method.split("/")[1] not in self._open_services:
+            handler = self._wrapped(method, handler)
+        self._handlers[method] = handler
+        return handler
+
+    def _wrapped(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        onion, admit = self, self._call
+
+        async def unary_unary(request: Any, context: _Context) -> Any:
+            call = admit(method, context)
+            async with onion.around(call, context, request):
+                response = await handler.unary_unary(request, context)
+            _tell_timings(call, context)
+            return response
+
+        async def stream_unary(requests: AsyncIterator[Any], context: _Context) -> Any:
+            call = admit(method, context)
+            async with onion.around(call, context, None):
+                response = await handler.stream_unary(_checked(call, requests), context)
+            _tell_timings(call, context)
+            return response
+
+        async def unary_stream(request: Any, context: _Context) -> AsyncIterator[Any]:
+            async with onion.around(admit(method, context), context, request):
+                async for response in _responses(handler.unary_stream(request, context)):
+                    yield response
+
+        async def stream_stream(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+            call = admit(method, context)
+            async with onion.around(call, context, None):
+                async for response in _responses(handler.stream_stream(_checked(call, requests), context)):
+                    yield response
+
+        serializers = (_tolerant(handler.request_deserializer), handler.response_serializer)
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream_stream, *serializers)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(stream_unary, *serializers)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(unary_stream, *serializers)
+        return grpc.unary_unary_rpc_method_handler(unary_unary, *serializers)
+
+    def _call(self, method: str, context: _Context) -> Call:
+        metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+        remaining = context.time_remaining()
+        deadline = NO_DEADLINE if remaining is None else Deadline.after(remaining)
+        return Call(method, metadata, deadline, timings={} if names.SERVER_TIMING in metadata else None)
+
+    @asynccontextmanager
+    async def _until_deadline(self, call: Call, *, streaming: bool) -> AsyncIterator[None]:
+        """gRPC itself ends a call at its caller's deadline. A unary call without one gets one; a stream may be long."""
+        if call.deadline is not NO_DEADLINE or streaming:
+            yield
+            return
+        seconds = self._settings.default_deadline_seconds
+        call.deadline = Deadline.after(seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise DeadlineTooShort from None
+
+
+@asynccontextmanager
+async def _answering_errors(call: Call, context: _Context) -> AsyncIterator[None]:
+    """Turn an exception into its status. A cancelled call has nobody left to answer."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        call.code = "CANCELLED"
+        raise
+    except grpc.aio.AbortError:
+        call.code = "ABORTED"
+        raise
+    except Exception as exception:
+        status = errors.to_status(exception)
+        call.code = errors.code_of(status).name
+        await errors.abort(context, status)
+
+
+async def _checked(call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Each message of a stream, checked before it is handed on."""
+    async for request in requests:
+        require_tenant(call.identity, _decoded(request))
+        rules.validate(_decoded(request))
+        yield request
+
+
+async def _responses(responses: Any) -> AsyncIterator[Any]:
+    if inspect.isawaitable(responses):  # a servicer that writes to the context itself
+        await responses
+        return
+    async for response in responses:
+        yield response
+
+
+def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """Bytes that are no such message become a mark: gRPC would send the parser's own text to the caller."""
+
+    def tolerant(content: bytes) -> Any:
+        try:
+            return deserialize(content) if deserialize else content
+        except DecodeError:
+            return _UNDECODABLE
+
+    return tolerant
+
+
+def _decoded(request: object) -> Message:
+    if not isinstance(request, Message):
+        raise InvalidRequest([Violation("", "the request is not a message of this method")])
+    return request
+
+
+def _tell_timings(call: Call, context: _Context) -> None:
+    if call.timings:
+        timing = ", ".join(f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in call.timings.items())
+        context.set_trailing_metadata(((names.SERVER_TIMING, timing),))

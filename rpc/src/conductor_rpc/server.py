@@ -1,0 +1,167 @@
+"""A gRPC process: start, serve, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import uvloop
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from conductor_rpc import health, tls
+from conductor_rpc.authentication import authenticator
+from conductor_rpc.onion import Onion
+from conductor_rpc.settings import RpcSettings, SettingsInvalid
+from conductor_rpc.telemetry import OFF, Telemetry
+
+_LOG = logging.getLogger(__name__)
+_MAX_METADATA_BYTES = 16 * 1024
+_IDLE_LOOKS, _IDLE_LOOK_SECONDS = 3, 0.05  # an answer given is on its way long before that
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service to serve."""
+
+    name: str
+    """Full name, for example ``conductor.prediction.v1.PredictionService``."""
+    register: Callable[[grpc.aio.Server], None]
+    """Adds the servicer to a server."""
+
+
+class RpcServer:
+    """Serves services, with everything around them that a Conductor process owes its callers."""
+
+    def __init__(
+        self,
+        settings: RpcSettings,
+        services: Sequence[Service],
+        *,
+        telemetry: Telemetry = OFF,
+        share_port: bool = False,
+    ) -> None:
+        """Raises:
+        SettingsInvalid: neither security nor ``insecure`` is complete.
+        """
+        settings.require_security()
+        self._settings, self._services, self._share_port = settings, tuple(services), share_port
+        self._authenticator = authenticator(settings)
+        self._onion = Onion(settings, self._authenticator, telemetry, frozenset({health.SERVICE_NAME}))
+        self._health = health.Health(tuple(service.name for service in services))
+        self._server: grpc.aio.Server | None = None
+        self._stop_asked = asyncio.Event()
+        self.port = 0
+
+    @property
+    def in_flight_count(self) -> int:
+        """Calls under way."""
+        return self._onion.admission.in_flight_count
+
+    async def start(self) -> int:
+        """Listen, and report SERVING.
+
+        Returns:
+            The port.
+
+        Raises:
+            SettingsInvalid: the TLS files can't be used, or the port is taken.
+        """
+        server = grpc.aio.server(interceptors=(self._onion,), options=self._options())
+        for service in self._services:
+            service.register(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [service.name for service in self._services]
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        await self._health.report(serving=False)
+        self.port = self._bind(server)
+        await server.start()
+        self._server = server
+        await self._health.report(serving=True)
+        return self.port
+
+    async def serve(self) -> None:
+        """Serve until ``ask_stop``, then stop."""
+        await self._stop_asked.wait()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Report NOT_SERVING, go on serving for the grace, let calls under way end, close."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self._settings.grace_seconds)
+        self._health.close()
+        await self._drain(server)
+        if self._authenticator is not None:
+            await self._authenticator.close()
+
+    def ask_stop(self) -> None:
+        """Make ``serve`` stop."""
+        self._stop_asked.set()
+
+    async def _drain(self, server: grpc.aio.Server) -> None:
+        """Let calls under way end, and end what is left.
+
+        A call that crosses with the stop is now and then taken in by gRPC but handed to nobody; its caller would wait
+        for an answer until the end of the drain. So when nothing of ours is under way any more, the rest is cancelled.
+        """
+        stopping = asyncio.ensure_future(server.stop(self._settings.drain_seconds))
+        idle_count = 0
+        while idle_count < _IDLE_LOOKS and not stopping.done():
+            await asyncio.wait({stopping}, timeout=_IDLE_LOOK_SECONDS)
+            idle_count = idle_count + 1 if self.in_flight_count == 0 else 0
+        if not stopping.done():
+            await server.stop(None)
+        await stopping
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        address = f"{self._settings.host}:{self._settings.port}"
+        try:
+            if self._settings.insecure:
+                return server.add_insecure_port(address)
+            return server.add_secure_port(address, tls.server_credentials(self._settings))
+        except RuntimeError as error:
+            raise SettingsInvalid(f"can't listen on {address}: is the port taken?") from error
+
+    def _options(self) -> list[tuple[str, Any]]:
+        return [
+            ("grpc.max_receive_message_length", self._settings.max_message_bytes),
+            ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+            ("grpc.max_concurrent_streams", 2 * self._settings.max_in_flight_count),
+            ("grpc.server_handshake_timeout_ms", 5_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.so_reuseport", int(self._share_port)),
+        ]
+
+
+async def serve_until_signal(server: RpcServer) -> None:
+    """Serve a started server until SIGTERM or SIGINT, then stop it."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.ask_stop)
+    try:
+        await server.serve()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(ValueError):
+                loop.remove_signal_handler(number)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a process's main coroutine on uvloop."""
+    uvloop.run(main)
+
+
+def configure_logging(level: str) -> None:
+    """Log to standard error, one line per record; standard output is for results."""
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

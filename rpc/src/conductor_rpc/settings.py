@@ -1,0 +1,120 @@
+"""Settings of every Conductor gRPC process: flag > environment (``CONDUCTOR_…``) > ``conductor.toml`` > default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+ASYMMETRIC_ALGORITHMS = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+
+
+class SettingsInvalid(ValueError):
+    """The settings do not allow to start; the message says what to change."""
+
+
+class RpcSettings(BaseSettings):
+    """Settings of a Conductor gRPC process, read once and frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CONDUCTOR_",
+        toml_file="conductor.toml",
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=50051, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+
+    insecure: bool = False
+    """Serve without TLS and believe every caller's tenant. For a developer's machine only."""
+    tls_certificate_file: Path | None = None
+    """PEM file of the server's certificate chain. Read again when it changes, so rotation needs no restart."""
+    tls_key_file: Path | None = None
+    """PEM file of the server's private key."""
+    tls_client_ca_file: Path | None = None
+    """PEM file of the authorities of client certificates; when set, clients must show one (mTLS)."""
+
+    jwks: str | None = None
+    """JSON Web Key Set that tokens are verified with: a file, or an https:// address."""
+    audience: str = "conductor"
+    """Audience (`aud`) that tokens must be made for."""
+    issuer: str | None = None
+    """Issuer (`iss`) that tokens must come from."""
+    token_algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
+    """Signature algorithms taken, asymmetric ones only."""
+    token_leeway_seconds: float = Field(default=5.0, ge=0, le=60)
+    """Difference between clocks that a token's times allow for."""
+    jwks_refresh_seconds: float = Field(default=300.0, gt=0)
+    """How often keys from an address are fetched anew; a file is looked at every second."""
+    jwks_maximum_age_seconds: float = Field(default=3600.0, gt=0)
+    """How long keys are used while they can't be fetched anew; after that every token is refused."""
+
+    max_in_flight_count: int = Field(default=256, ge=1)
+    """Calls under way at once; further ones are refused."""
+    default_deadline_seconds: float = Field(default=5.0, gt=0)
+    """Deadline of a unary call whose caller sends none."""
+    minimum_deadline_seconds: float = Field(default=0.002, ge=0)
+    """A call with less time left than this is refused before any work is done for it."""
+    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    """Largest message taken, after decompression."""
+
+    grace_seconds: float = Field(default=1.0, ge=0)
+    """After a stop is asked for: how long to go on serving as NOT_SERVING, so that callers go elsewhere."""
+    drain_seconds: float = Field(default=10.0, ge=0)
+    """After the grace: how long calls under way may take to end."""
+
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    """Least severe level that is logged."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def from_flags(cls, **flags: Any) -> Self:
+        """Settings with the flags that were given; a flag that is None was not given."""
+        return cls(**{name: value for name, value in flags.items() if value is not None})
+
+    def require_security(self) -> None:
+        """Refuse to go on without TLS and an authenticator, unless ``insecure`` was said.
+
+        Raises:
+            SettingsInvalid: something is missing or contradicts itself.
+        """
+        secured = [self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file, self.jwks]
+        if self.insecure:
+            if any(value is not None for value in secured):
+                raise SettingsInvalid("--insecure contradicts TLS and JWKS settings: leave out one or the other")
+            return
+        flags = {
+            "--tls-cert": self.tls_certificate_file,
+            "--tls-key": self.tls_key_file,
+            "--jwks": self.jwks,
+            "--issuer": self.issuer,
+        }
+        missing = [flag for flag, value in flags.items() if value is None]
+        if missing:
+            raise SettingsInvalid(
+                f"serving needs TLS and an authenticator: {', '.join(missing)} not set "
+                "(or say --insecure on a machine that only you reach)"
+            )
+        unfit = set(self.token_algorithms) - ASYMMETRIC_ALGORITHMS
+        if unfit or not self.token_algorithms:
+            raise SettingsInvalid(f"token_algorithms may hold asymmetric algorithms only, not {sorted(unfit)}")

@@ -1,0 +1,1 @@
+"""The prediction plane: loads models, reads online features, answers."""

@@ -1,0 +1,96 @@
+"""``conductor serve``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from conductor_client.output import FAILED, USAGE, OutputFormat, OutputOption, fail
+
+if TYPE_CHECKING:
+    from conductor_server.settings import ServerSettings
+
+
+def serve(
+    *,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one (default 50051)")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the port (default 1)")] = None,
+    model_store: Annotated[
+        str | None, typer.Option(help="Path or URL of the model store (default .conductor/models)")
+    ] = None,
+    redis_url: Annotated[
+        str | None, typer.Option(help="The online feature store (default redis://127.0.0.1:6379/0)")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate chain")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of the private key")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="Take only clients with a certificate by this CA")] = None,
+    jwks: Annotated[str | None, typer.Option(help="Keys of the tokens: a JWKS file or https:// address")] = None,
+    issuer: Annotated[str | None, typer.Option(help="Issuer that tokens must come from")] = None,
+    audience: Annotated[str | None, typer.Option(help="Audience of the tokens (default conductor)")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="No TLS, no tokens: on your own machine only")] = False,
+    grace: Annotated[
+        float | None, typer.Option(help="Seconds to go on serving after SIGTERM, as NOT_SERVING (default 1)")
+    ] = None,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Serve predictions until SIGTERM or Ctrl-C.
+
+    Each option may come from the environment (CONDUCTOR_PORT, CONDUCTOR_REDIS_URL, CONDUCTOR_TLS_CERTIFICATE_FILE, …)
+    or from conductor.toml instead. Without TLS and JWKS it refuses to start, unless --insecure is said.
+
+    \b
+    Examples:
+      conductor serve --insecure
+      conductor serve --tls-cert server.pem --tls-key server.key --jwks jwks.json --issuer https://id.example
+      conductor serve --insecure --workers 2 --port 0 -o json
+    """
+    from pydantic import ValidationError
+
+    from conductor_model_store import ModelStoreError
+    from conductor_rpc.server import configure_logging, run
+    from conductor_rpc.settings import SettingsInvalid
+    from conductor_server.process import serve_process
+    from conductor_server.settings import ServerSettings
+    from conductor_server.workers import WorkerFailed, serve_workers
+
+    try:
+        settings = ServerSettings.from_flags(
+            host=host,
+            port=port,
+            workers=workers,
+            model_store=model_store,
+            redis_url=redis_url,
+            tls_certificate_file=tls_cert,
+            tls_key_file=tls_key,
+            tls_client_ca_file=tls_client_ca,
+            jwks=jwks,
+            issuer=issuer,
+            audience=audience,
+            insecure=insecure or None,
+            grace_seconds=grace,
+        )
+        settings.require_security()
+        configure_logging(settings.log_level)
+        if settings.workers == 1:
+            run(serve_process(settings, lambda server: _tell(settings, server.port, output)))
+        else:
+            run(serve_workers(settings, lambda port: _tell(settings, port, output)))
+    except (SettingsInvalid, ValidationError) as error:
+        fail(str(error), USAGE)
+    except (ModelStoreError, WorkerFailed) as error:
+        fail(str(error), FAILED)
+
+
+def _tell(settings: ServerSettings, port: int, output: OutputFormat) -> None:
+    address = f"{settings.host}:{port}"
+    if output is OutputFormat.JSON:
+        # On one line, since this command goes on: whoever waits for it reads a line.
+        typer.echo(json.dumps({"address": address, "insecure": settings.insecure, "workers": settings.workers}))
+        return
+    security = "insecure: no TLS, no tokens" if settings.insecure else f"TLS, tokens by {settings.issuer}"
+    processes = "1 process" if settings.workers == 1 else f"{settings.workers} processes"
+    typer.echo(f"Serving predictions on {address} ({security}; {processes}). Stop with Ctrl-C or SIGTERM.")

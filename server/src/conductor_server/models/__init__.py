@@ -1,0 +1,1 @@
+"""Where models come from: watched, verified in a child process, loaded, warmed and swapped in."""

@@ -1,0 +1,1 @@
+"""gRPC servicers: translate, delegate, translate back."""

@@ -1,0 +1,76 @@
+"""``conductor.prediction.v1.PredictionService``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+
+from conductor.prediction.v1 import build_duration_pb2 as messages
+from conductor.prediction.v1 import prediction_service_pb2_grpc as stubs
+from conductor.prediction.v1.prediction_service_pb2 import DESCRIPTOR
+from conductor_rpc import errors, names, rules
+from conductor_rpc.call import current_deadline
+from conductor_rpc.exceptions import ConductorError, TenantMismatch
+from conductor_rpc.server import Service
+from conductor_rpc.telemetry import Telemetry
+from conductor_server.prediction.answers import Prediction
+from conductor_server.prediction.build_duration import BuildDurationPredictor
+from conductor_server.prediction.columns import Question
+from conductor_server.servicers.translation import to_question, to_response
+
+SERVICE_NAME = DESCRIPTOR.services_by_name["PredictionService"].full_name
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class PredictionServicer(stubs.PredictionServiceServicer):
+    """Translates and delegates. Credentials, tenant and rules were checked on the way in."""
+
+    def __init__(self, build_duration: BuildDurationPredictor, telemetry: Telemetry) -> None:
+        self._build_duration, self._telemetry = build_duration, telemetry
+
+    async def PredictBuildDuration(  # noqa: N802 - the contract's name
+        self, request: messages.PredictBuildDurationRequest, context: _Context
+    ) -> messages.PredictBuildDurationResponse:
+        """Predict how long one build will take."""
+        [answer] = await self._build_duration.predict(request.tenant_id, [to_question(request)], current_deadline())
+        if not isinstance(answer, Prediction):
+            raise answer
+        response = to_response(answer)
+        self._telemetry.annotate({names.PREDICTION_ID: response.provenance.prediction_id})
+        return response
+
+    async def BatchPredictBuildDurations(  # noqa: N802 - the contract's name
+        self, request: messages.BatchPredictBuildDurationsRequest, context: _Context
+    ) -> messages.BatchPredictBuildDurationsResponse:
+        """Predict how long each of many builds will take; items fail one by one."""
+        items = [_item(request.tenant_id, item) for item in request.requests]
+        questions = [item for item in items if isinstance(item, Question)]
+        answers = iter(await self._build_duration.predict(request.tenant_id, questions, current_deadline()))
+        response = messages.BatchPredictBuildDurationsResponse()
+        for item in items:
+            answer = next(answers) if isinstance(item, Question) else item
+            result = response.results.add()
+            if isinstance(answer, Prediction):
+                result.response.CopyFrom(to_response(answer))
+            else:
+                result.error.CopyFrom(errors.to_status(answer))
+        return response
+
+
+def _item(tenant_id: str, item: messages.PredictBuildDurationRequest) -> Question | ConductorError:
+    """An item's question, or what is wrong with it."""
+    if item.tenant_id not in ("", tenant_id):
+        return TenantMismatch()
+    item.tenant_id = tenant_id
+    try:
+        rules.validate(item)
+    except ConductorError as error:
+        return error
+    return to_question(item)
+
+
+def prediction_service(build_duration: BuildDurationPredictor, telemetry: Telemetry) -> Service:
+    """The service, ready to be served."""
+    servicer = PredictionServicer(build_duration, telemetry)
+    return Service(SERVICE_NAME, lambda server: stubs.add_PredictionServiceServicer_to_server(servicer, server))

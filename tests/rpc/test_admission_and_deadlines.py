@@ -1,0 +1,111 @@
+"""Bounded work: admission, fair shares, deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import ExitStack
+
+import grpc
+import pytest
+
+from conductor_rpc.admission import Admission
+from conductor_rpc.exceptions import Overloaded, TenantOverloaded
+from rpc.harness import failure, request, serving
+
+
+def test_a_flood_leaves_room_for_others():
+    admission = Admission(100)
+    with ExitStack() as calls:
+        flood = 0
+        with pytest.raises(TenantOverloaded):
+            while True:
+                calls.enter_context(admission.admit("flood"))
+                flood += 1
+        assert flood == 75
+        for _ in range(25):
+            calls.enter_context(admission.admit("quiet"))
+        with pytest.raises(Overloaded):
+            calls.enter_context(admission.admit("third"))
+        assert admission.in_flight_count == 100
+    assert admission.in_flight_count == 0
+    for number in range(1000):  # nothing is kept of tenants that have gone
+        with admission.admit(str(number)):
+            pass
+    assert not admission._by_tenant
+
+
+async def test_beyond_the_bound_is_refused_at_once_and_recovers():
+    release = asyncio.Event()
+
+    async def wait(_):
+        await release.wait()
+
+    async with serving(max_in_flight_count=4) as running, running.stub() as stub:
+        running.predictions.behaviour = wait
+        held = [asyncio.ensure_future(_answer(stub, "flood")) for _ in range(3)]
+        await _until(lambda: running.predictions.calls == 3)
+        started = time.monotonic()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.PredictBuildDuration(request("flood"))
+        assert time.monotonic() - started < 0.5
+        assert failure(caught.value).reason == "TENANT_OVERLOADED"
+        held.append(asyncio.ensure_future(_answer(stub, "quiet")))
+        await _until(lambda: running.predictions.calls == 4)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.PredictBuildDuration(request("third"))
+        found = failure(caught.value)
+        assert (found.reason, found.code) == ("OVERLOADED", grpc.StatusCode.RESOURCE_EXHAUSTED)
+        assert found.retry_seconds
+        release.set()
+        await asyncio.gather(*held)
+        await stub.PredictBuildDuration(request("third"))
+        assert running.server.in_flight_count == 0
+
+
+async def test_a_cancelled_call_gives_its_place_back():
+    async with serving(max_in_flight_count=4) as running, running.stub() as stub:
+        running.predictions.behaviour = lambda _: asyncio.sleep(60)
+        call = stub.PredictBuildDuration(request())
+        await _until(lambda: running.server.in_flight_count == 1)
+        call.cancel()
+        await _until(lambda: running.server.in_flight_count == 0)
+
+
+async def test_a_deadline_too_short_never_reaches_the_servicer():
+    async with serving(minimum_deadline_seconds=0.5) as running, running.stub() as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.PredictBuildDuration(request(), timeout=0.4)
+        assert failure(caught.value).reason == "DEADLINE_TOO_SHORT"
+        assert running.predictions.calls == 0
+        await stub.PredictBuildDuration(request(), timeout=5)
+
+
+async def test_a_call_without_a_deadline_gets_one():
+    async with serving(default_deadline_seconds=0.1) as running, running.stub() as stub:
+        running.predictions.behaviour = lambda _: asyncio.sleep(60)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.PredictBuildDuration(request())
+        found = failure(caught.value)
+        assert (found.code, found.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT")
+        await _until(lambda: running.server.in_flight_count == 0)
+
+
+async def test_work_stops_at_the_callers_deadline():
+    async with serving() as running, running.stub() as stub:
+        running.predictions.behaviour = lambda _: asyncio.sleep(60)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.PredictBuildDuration(request(), timeout=0.1)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await _until(lambda: running.server.in_flight_count == 0)
+
+
+async def _answer(stub, tenant):
+    return await stub.PredictBuildDuration(request(tenant))
+
+
+async def _until(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)

@@ -1,0 +1,211 @@
+"""`conductor serve` as people run it: a process, several processes, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import asynccontextmanager
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, bearer
+from server.harness import client, publish, request, serving, write_features
+
+COMMAND = [sys.executable, "-m", "conductor_client.command", "serve", "-o", "json", "--port", "0"]
+
+
+@asynccontextmanager
+async def command(*arguments, environment=None):
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
+    )
+    errors = bytearray()
+
+    async def drain():
+        async for line in process.stderr:
+            errors.extend(line)
+
+    draining = asyncio.ensure_future(drain())
+    try:
+        async with asyncio.timeout(30):
+            line = await process.stdout.readline()
+        await asyncio.sleep(0)
+        assert line, errors.decode()
+        process.address = json.loads(line)["address"]
+        process.errors = errors
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await draining
+
+
+def _arguments(redis_url, store, *more):
+    return "--insecure", "--redis-url", redis_url, "--model-store", str(store), *more
+
+
+async def test_sigterm_drains_without_a_failed_request(redis_url, store):
+    publish(store)
+    write_features(redis_url)
+    async with command(*_arguments(redis_url, store, "--grace", "0.3")) as process:
+        async with client(process.address) as server:
+            first = await server.predict(request(), timeout=5)
+            assert first.provenance.model_version
+            failures, answers = [], 0
+            process.send_signal(signal.SIGTERM)
+            started = time.monotonic()
+            while process.returncode is None:
+                assert time.monotonic() - started < 15
+                try:
+                    await server.predict(request(), timeout=5)
+                    answers += 1
+                except grpc.aio.AioRpcError as error:
+                    failures.append(error)
+                    break
+            # Served through the grace; after it the process is gone. A call that crosses with the stop on its
+            # connection ends CANCELLED; clients retry both (see test_rolling_restarts_fail_no_call).
+            assert answers > 10
+            assert {error.code() for error in failures} <= {
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.CANCELLED,
+            }, failures
+            assert time.monotonic() - started >= 0.3
+        assert await asyncio.wait_for(process.wait(), 15) == 0
+        assert b"Traceback" not in process.errors, process.errors.decode()
+
+
+async def test_tls_and_tokens_through_the_command(redis_url, store, tmp_path):
+    publish(store)
+    authority, keys = Authority(tmp_path), Keys()
+    pair = authority.issue("server")
+    (tmp_path / "jwks.json").write_text(keys.jwks())
+    arguments = [
+        *("--redis-url", redis_url, "--model-store", str(store), "--grace", "0"),
+        *("--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)),
+        *("--jwks", str(tmp_path / "jwks.json"), "--issuer", ISSUER, "--audience", AUDIENCE),
+    ]
+    async with command(*arguments) as process:
+        async with grpc.aio.secure_channel(process.address, authority.credentials()) as channel:
+            from conductor.prediction.v1 import prediction_service_pb2_grpc
+
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            token = keys.token()
+            await stub.PredictBuildDuration(request(), metadata=bearer(token), timeout=5)
+            for tenant, metadata, code in (
+                ("other", bearer(token), grpc.StatusCode.PERMISSION_DENIED),
+                ("acme", (), grpc.StatusCode.UNAUTHENTICATED),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.PredictBuildDuration(request(tenant), metadata=metadata, timeout=5)
+                assert caught.value.code() is code
+        process.terminate()
+        await process.wait()
+        assert token.encode() not in process.errors, "no token in the log"
+
+
+async def test_a_killed_worker_is_replaced(redis_url, store):
+    publish(store)
+    write_features(redis_url)
+    async with command(*_arguments(redis_url, store, "--workers", "2", "--grace", "0")) as process:
+        before = _workers(process.pid)
+        assert len(before) == 2
+        async with client(process.address) as server:
+            await server.predict(request(), timeout=5)
+        victim = min(before)
+        os.kill(victim, signal.SIGKILL)
+        killed = time.monotonic()
+        while True:
+            now = _workers(process.pid)
+            if len(now) == 2 and victim not in now:
+                break
+            assert time.monotonic() - killed < 2, "a new worker process stands within 2 s"
+            await asyncio.sleep(0.02)
+        [new] = now - before
+        await _until_listening(new)
+        for _ in range(10):
+            async with client(process.address) as server:
+                answer = await server.predict(request(), timeout=5)
+                assert answer.provenance.model_version
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert not any(psutil.pid_exists(pid) for pid in now)
+
+
+async def test_workers_do_not_outlive_their_supervisor(redis_url, store):
+    async with command(*_arguments(redis_url, store, "--workers", "2", "--grace", "0")) as process:
+        workers = _workers(process.pid)
+        process.kill()
+        await process.wait()
+        deadline = time.monotonic() + 15
+        while any(psutil.pid_exists(pid) for pid in workers):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
+async def test_refuses_to_start_without_security(redis_url, store):
+    code, errors = await _fails("--redis-url", redis_url, "--model-store", str(store))
+    assert code == 2
+    assert b"--tls-cert" in errors
+    assert b"--insecure" in errors
+    assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_taken_port_is_a_plain_error(redis_url, store, workers):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        arguments = _arguments(redis_url, store, "--workers", workers, "--port", port)
+        code, errors = await _fails(*arguments)
+    assert code == 2
+    assert b"port" in errors
+    assert b"Traceback" not in errors
+
+
+async def test_health_is_serving_only_when_models_were_tried(redis_url, store):
+    publish(store)
+    async with serving(redis_url, store) as server, grpc.aio.insecure_channel(server.target) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest(service="conductor.prediction.v1.PredictionService"))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        assert (await server.predict(request())).provenance.model_version
+
+
+async def _fails(*arguments):
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    return process.returncode, errors
+
+
+def _workers(pid):
+    found = set()
+    for child in psutil.Process(pid).children():
+        try:
+            if "conductor_server.worker" in child.cmdline():
+                found.add(child.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+async def _until_listening(pid):
+    deadline = time.monotonic() + 20
+    while not any(c.status == psutil.CONN_LISTEN for c in psutil.Process(pid).net_connections()):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
