@@ -1,0 +1,1 @@
+"""System of record: schema, event ingestion, feature computation."""

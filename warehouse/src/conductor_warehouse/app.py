@@ -1,0 +1,109 @@
+"""The composition root of the event service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+from psycopg_pool import ConnectionPool, PoolTimeout
+from pydantic import Field
+
+from conductor.events.v1.cloud_event_pb2 import CloudEvent
+from conductor_rpc.exceptions import WarehouseUnavailable
+from conductor_rpc.server import RpcServer
+from conductor_rpc.settings import RpcSettings
+from conductor_rpc.telemetry import OFF, Telemetry
+from conductor_warehouse import schema
+from conductor_warehouse.event_service import event_service
+from conductor_warehouse.ingestion import IngestResult, ingest
+from conductor_warehouse.schema import SchemaMismatch
+from conductor_warehouse.settings import WarehouseSettings
+
+_LOG = logging.getLogger(__name__)
+_RECONNECT_SECONDS = 1.0
+
+
+class EventServiceSettings(RpcSettings):
+    """Settings of the event service's process: those of every gRPC process, on a port of its own."""
+
+    port: int = Field(default=50052, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+
+
+class Warehouse:
+    """A bounded number of database connections, and threads that wait for them."""
+
+    def __init__(self, settings: WarehouseSettings) -> None:
+        self._timeout_seconds = settings.publish_timeout_seconds
+        self._pool = ConnectionPool(
+            settings.require_database_url(),
+            min_size=1,
+            max_size=settings.publish_connection_count,
+            timeout=settings.publish_timeout_seconds,
+            kwargs={"autocommit": True},
+            configure=self._configure,
+            check=ConnectionPool.check_connection,
+            # The pool doubles its pauses: without this a long outage would go on long after the database is back.
+            reconnect_timeout=_RECONNECT_SECONDS,
+            open=False,
+        )
+
+    async def ingest(self, events: Sequence[CloudEvent], tenant_id: str) -> IngestResult:
+        """Store a batch of one tenant; returns after the commit.
+
+        A caller who goes away does not stop a batch that has begun: it is stored whole, or not at all.
+
+        Raises:
+            WarehouseUnavailable: the database did not answer; nothing of the batch was acknowledged.
+        """
+        try:
+            return await asyncio.to_thread(self._ingest, events, tenant_id)
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+            _LOG.warning("a batch of %d events was not stored: %s", len(events), error)
+            raise WarehouseUnavailable from error
+
+    async def open(self) -> None:
+        """Begin to connect; does not wait for it, so that the service starts while the database is down."""
+        await asyncio.to_thread(self._pool.open)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await asyncio.to_thread(self._pool.close)
+
+    def _ingest(self, events: Sequence[CloudEvent], tenant_id: str) -> IngestResult:
+        with self._pool.connection() as connection:
+            return ingest(connection, events, tenant_id)
+
+    def _configure(self, connection: Connection[Any]) -> None:
+        milliseconds = str(int(self._timeout_seconds * 1000))
+        connection.execute("SELECT set_config('statement_timeout', %s, false)", (milliseconds,))
+
+
+@asynccontextmanager
+async def application(
+    settings: EventServiceSettings, warehouse_settings: WarehouseSettings, *, telemetry: Telemetry = OFF
+) -> AsyncIterator[RpcServer]:
+    """An event service that listens on ``server.port`` and stops, in reverse order of starting, on the way out.
+
+    Raises:
+        SettingsInvalid: the settings do not allow to serve.
+        DatabaseNotConfigured: nobody said where the warehouse is.
+        SchemaMismatch: the database lacks migrations.
+        psycopg.Error: the database does not answer.
+    """
+    status = await asyncio.to_thread(schema.status, warehouse_settings.require_database_url())
+    if not status.current:
+        raise SchemaMismatch("the database lacks migrations: run `conductor warehouse migrate`")
+    async with AsyncExitStack() as stack:
+        warehouse = Warehouse(warehouse_settings)
+        stack.push_async_callback(warehouse.close)
+        await warehouse.open()
+        server = RpcServer(settings, [event_service(warehouse.ingest)], telemetry=telemetry)
+        await server.start()
+        stack.push_async_callback(server.stop)
+        yield server

@@ -1,0 +1,50 @@
+"""Takes in many events: files, streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+from psycopg import Connection
+
+from conductor_warehouse.events import Incoming, parse
+from conductor_warehouse.ingestion import IngestResult, ingest_parsed
+
+
+def ingest_many(
+    connection: Connection[Any],
+    events: Iterable[Incoming],
+    tenant_id: str | None = None,
+    *,
+    batch_size: int = 1_000,
+    progress: Callable[[IngestResult], None] = lambda _: None,
+) -> IngestResult:
+    """Take in events batch by batch. While the database stores one batch the next is read.
+
+    Args:
+        connection: one without a transaction under way.
+        events: any number of them.
+        tenant_id: the tenant that all must belong to, or None for any.
+        batch_size: events per transaction.
+        progress: told, after each commit, what became of the events so far.
+
+    Raises:
+        psycopg.Error: the database did not answer or refused. What ``progress`` was told of is stored; taking the
+            same events in again stores the rest.
+    """
+    total = IngestResult()
+    source = iter(events)
+    with ThreadPoolExecutor(1, thread_name_prefix="ingest") as database:
+        running: Future[IngestResult] | None = None
+        while batch := list(islice(source, batch_size)):
+            parsed = [parse(event, tenant_id) for event in batch]
+            if running is not None:
+                total.add(running.result())
+                progress(total)
+            running = database.submit(ingest_parsed, connection, parsed, tenant_id)
+        if running is not None:
+            total.add(running.result())
+            progress(total)
+    return total

@@ -1,0 +1,258 @@
+"""Events as they come in, and what reading makes of them: an :class:`Event`, or a :class:`Rejected` one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from conductor.events.v1.build_pb2 import BuildCompleted, BuildQueued
+from conductor.events.v1.cloud_event_pb2 import CloudEvent
+from conductor_rpc import rules
+from conductor_rpc.exceptions import Violation
+
+BUILD_QUEUED = "build.queued"
+BUILD_COMPLETED = "build.completed"
+EVENT_TYPES: Mapping[str, type[Message]] = {BUILD_QUEUED: BuildQueued, BUILD_COMPLETED: BuildCompleted}
+"""The message that each type of event carries."""
+
+MAXIMUM_EVENT_BYTES = 1 << 20
+"""Largest event taken, in its JSON or its binary form."""
+FUTURE_TOLERANCE = timedelta(days=1)
+"""An event from further ahead comes from a broken clock. Its features would hide all real ones until that time."""
+
+_KEPT_BYTES = 4096
+"""How much of an event that is too large is kept in its dead letter."""
+_MAXIMUM_REASON = 500
+_ATTRIBUTES = {
+    "tenantid": "tenant_id",
+    "source": "source",
+    "id": "id",
+    "specversion": "spec_version",
+    "type": "type",
+    "subject": "subject",
+}
+"""Attributes of the JSON form and the envelope's fields, in the order in which they are read."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ROUNDING = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event that holds to its rules."""
+
+    tenant_id: str
+    source: str
+    event_id: str
+    type: str
+    time: datetime
+    """When it happened, in UTC, cut to microseconds."""
+    subject: str
+    data: Any
+    """The message of :data:`EVENT_TYPES` that ``type`` names."""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What makes two events the same one."""
+        return (self.tenant_id, self.source, self.event_id)
+
+    @property
+    def rank(self) -> list[str]:
+        """Orders events that tell of the same thing: the greatest one counts. Sorts in PostgreSQL as it does here."""
+        return [f"{(self.time - _EPOCH) // timedelta(microseconds=1):020d}", self.source, self.event_id]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An event that can't be taken in, with the reason and what could be read of it."""
+
+    reason: str
+    form: Literal["json", "protobuf"]
+    payload: bytes
+    digest: bytes
+    """SHA-256 of the whole payload."""
+    truncated: bool = False
+    """Whether only the beginning of the payload is kept."""
+    tenant_id: str = ""
+    source: str = ""
+    event_id: str = ""
+
+
+Incoming = bytes | CloudEvent
+"""An event as it comes in: CloudEvents JSON in UTF-8, or the protobuf message."""
+
+
+class _Invalid(ValueError):
+    """The event can't be taken in; the message is the reason."""
+
+
+def parse(incoming: Incoming, tenant_id: str | None = None, now: datetime | None = None) -> Event | Rejected:
+    """Read one event and hold it to the rules. Never raises for what it is given.
+
+    Args:
+        incoming: the event.
+        tenant_id: tenant that it must belong to; None takes any.
+        now: the present, for telling events of the future; the clock's by default.
+    """
+    envelope = CloudEvent()
+    try:
+        if isinstance(incoming, CloudEvent):
+            envelope, size = incoming, incoming.ByteSize()
+            _limit_size(size)
+            data = _data(envelope)
+        else:
+            _limit_size(len(incoming))
+            data = _from_json(incoming, envelope)
+        _require(rules.violations(data), "data")
+        if tenant_id is not None and envelope.tenant_id != tenant_id:
+            raise _Invalid("tenantid: is not the tenant that events are taken for")
+        _require(_beyond_rules(data, now or datetime.now(UTC)), "data")
+        time = to_datetime(envelope.time)
+    except (ValueError, TypeError, RecursionError, DecodeError, json_format.Error) as error:
+        return _rejected(incoming, envelope, tenant_id, error)
+    return Event(
+        tenant_id=envelope.tenant_id,
+        source=envelope.source,
+        event_id=envelope.id,
+        type=envelope.type,
+        time=time,
+        subject=envelope.subject,
+        data=data,
+    )
+
+
+def to_datetime(moment: Timestamp) -> datetime:
+    """The moment in UTC, cut to microseconds, which is what PostgreSQL holds."""
+    return _EPOCH + timedelta(seconds=moment.seconds, microseconds=moment.nanos // 1000)
+
+
+def to_seconds(span: Duration) -> float:
+    """The duration in seconds."""
+    return span.seconds + span.nanos / 1e9
+
+
+def _limit_size(size: int) -> None:
+    if size > MAXIMUM_EVENT_BYTES:
+        raise _Invalid(f"an event of {size} bytes is larger than {MAXIMUM_EVENT_BYTES}")
+
+
+def _from_json(line: bytes, envelope: CloudEvent) -> Message:
+    """Fills the envelope as far as it can be read, so that a dead letter can say whose it is; returns the data."""
+    content = json.loads(line.decode(), parse_constant=_refuse_constant)
+    if not isinstance(content, dict):
+        raise _Invalid("an event is a JSON object")
+    attributes = {field: _text(content, name) for name, field in (*_ATTRIBUTES.items(), ("tenantid", "tenant_id"))}
+    for field, value in attributes.items():
+        setattr(envelope, field, value)
+    if not envelope.spec_version:
+        raise _Invalid("specversion: is required")
+    time = _text(content, "time")
+    if time:
+        envelope.time.FromJsonString(time)
+    message = _checked_type(envelope)
+    data = content.get("data")
+    if not isinstance(data, dict):
+        raise _Invalid("data: is required, as a JSON object")
+    return json_format.ParseDict(data, message)
+
+
+def _data(envelope: CloudEvent) -> Message:
+    message = _checked_type(envelope)
+    form = envelope.WhichOneof("data")
+    if form == "text_data":
+        content = json.loads(envelope.text_data, parse_constant=_refuse_constant)
+        if not isinstance(content, dict):
+            raise _Invalid("text_data: must be a JSON object")
+        return json_format.ParseDict(content, message)
+    if form == "proto_data":
+        if not envelope.proto_data.Unpack(message):
+            raise _Invalid(f"proto_data: must be a {message.DESCRIPTOR.full_name}")
+        return message
+    raise _Invalid("data: is required")
+
+
+def _checked_type(envelope: CloudEvent) -> Message:
+    """An empty message of the event's type; raises for an envelope that breaks its rules."""
+    _require(rules.violations(envelope))
+    kind = EVENT_TYPES.get(envelope.type)
+    if kind is None:
+        raise _Invalid(f"type: {envelope.type!r} is not known")
+    return kind()
+
+
+def _text(content: dict[str, Any], name: str) -> str:
+    value = content.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _Invalid(f"{name}: must be a string")
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise _Invalid(f"{name} is not JSON")
+
+
+def _require(violations: list[Violation] | Iterator[Violation], prefix: str = "") -> None:
+    text = "; ".join(f"{prefix}.{v.field}: {v.description}".lstrip(".") for v in violations)
+    if text:
+        raise _Invalid(text)
+
+
+def _beyond_rules(data: Message, now: datetime) -> Iterator[Violation]:
+    """What a message must be like as an event, beside the rules that it has everywhere."""
+    if isinstance(data, BuildQueued):
+        if to_datetime(data.context.queued_time) > now + FUTURE_TOLERANCE:
+            yield Violation("context.queued_time", "must not be in the future")
+    elif isinstance(data, BuildCompleted):
+        queued, completed = to_datetime(data.queued_time), to_datetime(data.completed_time)
+        if completed > now + FUTURE_TOLERANCE:
+            yield Violation("completed_time", "must not be in the future")
+        if data.HasField("duration"):
+            duration = timedelta(seconds=to_seconds(data.duration))
+            if duration > completed - queued + _ROUNDING:
+                yield Violation("duration", "must not be longer than from queued_time to completed_time")
+
+
+def _rejected(incoming: Incoming, envelope: CloudEvent, tenant_id: str | None, error: Exception) -> Rejected:
+    form: Literal["json", "protobuf"] = "protobuf" if isinstance(incoming, CloudEvent) else "json"
+    payload = incoming.SerializeToString(deterministic=True) if isinstance(incoming, CloudEvent) else incoming
+    too_large = len(payload) > MAXIMUM_EVENT_BYTES
+    return Rejected(
+        reason=_storable(_reason(error), _MAXIMUM_REASON),
+        form=form,
+        payload=payload[:_KEPT_BYTES] if too_large else payload,
+        digest=hashlib.sha256(form.encode() + b"\0" + payload).digest(),
+        truncated=too_large,
+        # Within a tenant's stream a dead letter is that tenant's, whatever it says itself.
+        tenant_id=tenant_id if tenant_id is not None else _storable(envelope.tenant_id, 128),
+        source=_storable(envelope.source, 512),
+        event_id=_storable(envelope.id, 256),
+    )
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case UnicodeDecodeError():
+            return "not UTF-8"
+        case json.JSONDecodeError():
+            return f"not JSON: {error}"
+        case RecursionError():
+            return "nested too deeply"
+        case _Invalid():
+            return str(error)
+        case _:
+            return f"data: {error}"
+
+
+def _storable(text: str, maximum: int) -> str:
+    """PostgreSQL takes neither NUL nor halves of surrogate pairs."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="replace").decode()[:maximum]

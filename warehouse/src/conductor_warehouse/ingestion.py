@@ -1,0 +1,175 @@
+"""Takes events in. What is told of one batch happens in one transaction, or not at all.
+
+parse → lock tenants → inbox → builds → feature log → dead letters → commit
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+from psycopg.pq import TransactionStatus
+
+from conductor_warehouse import builds, dead_letters, feature_log
+from conductor_warehouse.dead_letters import DeadLetter
+from conductor_warehouse.events import Event, Incoming, Rejected, parse
+
+INGEST_ROLE = "conductor_ingest"
+"""Bound by row-level security to the tenant that is set."""
+MAXIMUM_TOLD = 100
+"""Dead letters that a result names."""
+
+
+@dataclass
+class IngestResult:
+    """What became of events."""
+
+    received: int = 0
+    stored: int = 0
+    """Stored by this call, and durable."""
+    duplicates: int = 0
+    """Had been stored before, or came twice."""
+    dead_letter_count: int = 0
+    """Put aside, with the reason."""
+    dead_letters: list[Rejected] = field(default_factory=list)
+    """The first of them, at most 100, without their payload."""
+    feature_rows: int = 0
+    """Rows appended to the feature logs."""
+
+    def add(self, other: IngestResult) -> None:
+        """Count in what became of further events."""
+        self.received += other.received
+        self.stored += other.stored
+        self.duplicates += other.duplicates
+        self.dead_letter_count += other.dead_letter_count
+        self.dead_letters += other.dead_letters[: MAXIMUM_TOLD - len(self.dead_letters)]
+        self.feature_rows += other.feature_rows
+
+
+def ingest(connection: Connection[Any], events: Iterable[Incoming], tenant_id: str | None = None) -> IngestResult:
+    """Store a batch of events with the feature rows that they touch. When it returns, all of it is committed.
+
+    Safe to repeat, and safe beside others who ingest the same events at the same time.
+
+    Args:
+        connection: one without a transaction under way.
+        events: the batch; a thousand is a good size.
+        tenant_id: the tenant that all must belong to. With it, the database's row-level security is in force, and
+            events of other tenants become dead letters. Without it events may be of any tenant, which takes the
+            owner's connection.
+
+    Raises:
+        psycopg.Error: the database did not answer or refused; nothing was stored.
+    """
+    return ingest_parsed(connection, [parse(event, tenant_id) for event in events], tenant_id)
+
+
+def ingest_parsed(
+    connection: Connection[Any], batch: Sequence[Event | Rejected], tenant_id: str | None = None
+) -> IngestResult:
+    """As :func:`ingest`, for events that were read already."""
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        raise RuntimeError("events are acknowledged after their commit: the connection must not be in a transaction")
+    with connection.transaction():
+        return _ingest(connection, batch, tenant_id)
+
+
+def requeue(
+    connection: Connection[Any],
+    *,
+    tenant_id: str | None = None,
+    ids: Sequence[int] | None = None,
+    after: int = 0,
+    limit: int = 1_000,
+) -> tuple[IngestResult, int | None]:
+    """Try dead letters again, oldest first: those that can be taken in now are, and are forgotten as letters.
+
+    Returns what became of at most ``limit`` of them, and the id to go on ``after``; None when there are no more.
+    """
+    with connection.transaction():
+        # The letters are not locked: that would give the transaction its number before its tenants are (see
+        # _lock_tenants). Two who try the same letter at once store its event once.
+        letters = dead_letters.find(connection, tenant_id=tenant_id, ids=ids, after=after, limit=limit)
+        if not letters:
+            return IngestResult(), None
+        retried = [(letter, _parse_again(letter)) for letter in letters if not letter.truncated]
+        result = _ingest(connection, [event for _, event in retried], tenant_id)
+        dead_letters.delete(
+            connection, [letter.dead_letter_id for letter, event in retried if isinstance(event, Event)]
+        )
+        return result, letters[-1].dead_letter_id
+
+
+def _parse_again(letter: DeadLetter) -> Event | Rejected:
+    """A letter whose tenant could be read must stay that tenant's."""
+    return parse(letter.incoming, letter.tenant_id or None)
+
+
+def _ingest(connection: Connection[Any], batch: Sequence[Event | Rejected], tenant_id: str | None) -> IngestResult:
+    events = [event for event in batch if isinstance(event, Event)]
+    rejected = [event for event in batch if isinstance(event, Rejected)]
+    if tenant_id is not None:
+        connection.execute(f"SET LOCAL ROLE {INGEST_ROLE}")
+        connection.execute("SELECT set_config('conductor.tenant_id', %s, true)", (tenant_id,))
+    rows = 0
+    new: list[Event] = []
+    if events:
+        created = _lock_tenants(connection, {event.tenant_id for event in events})
+        new = _store_inbox(connection, events)
+        rows = feature_log.append(connection, builds.store(connection, new), created)
+    dead_letters.store(connection, rejected)
+    return IngestResult(
+        received=len(batch),
+        stored=len(new),
+        duplicates=len(events) - len(new),
+        dead_letter_count=len(rejected),
+        dead_letters=[replace(letter, payload=b"") for letter in rejected[:MAXIMUM_TOLD]],
+        feature_rows=rows,
+    )
+
+
+def _lock_tenants(connection: Connection[Any], tenant_ids: set[str]) -> datetime:
+    """Wait until nobody else ingests events of these tenants; returns the time from then on.
+
+    Two transactions at once would each compute features without the other's builds, and the later commit would hide
+    it. Locks are taken in one order, so that two batches can't wait for each other. Nothing may be written before:
+    PostgreSQL numbers transactions at their first write, and of one tenant's transactions the later must have the
+    greater number, since the tailing writer carries them in that order.
+    """
+    keys = sorted({int.from_bytes(_digest(f"ingest {tenant_id}"), signed=True) for tenant_id in tenant_ids})
+    connection.execute("SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key", (keys,))
+    # Not now(), which is when the transaction began: it may have begun before the one that it waited for.
+    row = connection.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    moment: datetime = row[0]
+    return moment
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _store_inbox(connection: Connection[Any], events: Sequence[Event]) -> list[Event]:
+    """Store events that are not known yet; returns those. Of two with the same identity the first one counts."""
+    first: dict[tuple[str, str, str], Event] = {}
+    for event in events:
+        first.setdefault(event.identity, event)
+    rows = [
+        (*identity, event.type, event.time, event.subject, event.data.SerializeToString(deterministic=True))
+        for identity, event in sorted(first.items())
+    ]
+    stored = connection.execute(
+        """
+        INSERT INTO inbox (tenant_id, source, event_id, event_type, event_time, subject, data)
+        SELECT * FROM unnest(
+          %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::bytea[])
+        ON CONFLICT DO NOTHING
+        RETURNING tenant_id, source, event_id
+        """,
+        [list(column) for column in zip(*rows, strict=True)],
+    ).fetchall()
+    return [first[identity] for identity in stored]

@@ -1,0 +1,68 @@
+"""Settings of the warehouse: flag > environment (``CONDUCTOR_…``) > ``conductor.toml`` > default."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class WarehouseSettings(BaseSettings):
+    """Where the warehouse is and how it is fed. Read once, then frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CONDUCTOR_", extra="ignore", frozen=True, use_attribute_docstrings=True
+    )
+
+    database_url: str | None = None
+    """The warehouse: ``postgresql://user@host/database``, a Unix socket as ``…/database?host=/folder``."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """The online store that the tailing writer fills."""
+
+    ingest_batch_size: int = Field(default=1_000, ge=1, le=10_000)
+    """Events per transaction when files are ingested."""
+    publish_connection_count: int = Field(default=4, ge=1)
+    """Database connections of the event service: as many batches are stored at once."""
+    publish_timeout_seconds: float = Field(default=10.0, gt=0)
+    """How long the event service waits for a connection, and for one statement of the database."""
+
+    tail_batch_size: int = Field(default=5_000, ge=1)
+    """Feature rows that the tailing writer carries at a time."""
+    tail_poll_seconds: float = Field(default=1.0, gt=0)
+    """How often the tailing writer looks at the logs and at Redis when nobody wakes it."""
+    tail_retry_seconds: float = Field(default=5.0, gt=0)
+    """Longest pause between attempts while Redis or PostgreSQL does not answer."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file in CONDUCTOR_SETTINGS_FILE (default ``conductor.toml``)."""
+        file = Path(os.environ.get("CONDUCTOR_SETTINGS_FILE", "conductor.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    @classmethod
+    def from_flags(cls, **flags: Any) -> Self:
+        """Settings with the flags that were given; a flag that is None was not given."""
+        return cls(**{name: value for name, value in flags.items() if value is not None})
+
+    def require_database_url(self) -> str:
+        """The database's address; raises :class:`DatabaseNotConfigured` when none is set."""
+        if not self.database_url:
+            raise DatabaseNotConfigured
+        return self.database_url
+
+
+class DatabaseNotConfigured(ValueError):
+    """Nobody said where the warehouse is."""
+
+    def __init__(self) -> None:
+        super().__init__("no database: set CONDUCTOR_DATABASE_URL or give --database-url (`conductor up` prints one)")

@@ -1,0 +1,292 @@
+"""Carries rows of the feature logs to the online store, as they are committed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+from uuid import uuid4
+
+import psycopg
+from psycopg import Connection, sql
+from psycopg.rows import TupleRow
+from redis import Redis
+from redis.exceptions import RedisError
+
+from conductor_features.views import VIEWS, View
+from conductor_features.writer import WriteRow, write_rows
+from conductor_warehouse.feature_log import CHANNEL
+
+_LOG = logging.getLogger(__name__)
+_ONE_WRITER = 0x7461696C2077  # advisory lock of whoever carries rows: "tail w"
+_FIRST_RETRY_SECONDS = 0.1
+_PENDING_SECONDS = 0.05
+"""Pause while committed rows wait for a transaction that began before theirs and has not ended."""
+_STOP_SECONDS = 0.25
+"""How often a waiting writer looks whether it should stop."""
+_REDIS_TIMEOUT_SECONDS = 5.0
+
+# KEYS[1] position; ARGV: the position that it must hold, the new one.
+_MOVE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) return 1 end
+return 0
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """A place in a log: rows are read in the order of their transactions' numbers, then of their own.
+
+    The row's own number would not do: it is drawn before the commit, so a row with a lower number may become visible
+    after one with a higher. Transactions are no better by themselves, but PostgreSQL tells which is the oldest one
+    still under way (``pg_snapshot_xmin``): those below it have all ended, whichever way, and no further row can ever
+    come from them. Whoever reads just the rows below it, in this order, misses none and never waits for a lock.
+    """
+
+    xid: int
+    log_id: int
+
+
+class _PositionLost(Exception):
+    """Redis no longer holds the position that was written there: it lost everything, or somebody else wrote."""
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far the online store is behind one view's log."""
+
+    view: str
+    rows: int
+    """Committed rows that the writer has not carried."""
+    seconds: float
+    """Since the oldest of them was written; 0 for none."""
+
+
+def position_key(view: View) -> str:
+    """Redis key that says up to where the log has been carried into this Redis; one that lost its data has none."""
+    return f"conductor:tail:{view.key}"
+
+
+class TailingWriter:
+    """Runs until it is told to stop, through restarts of Redis and PostgreSQL. Of several, one works."""
+
+    def __init__(
+        self,
+        database_url: str,
+        redis_url: str,
+        *,
+        views: Mapping[str, View] = VIEWS,
+        batch_size: int = 5_000,
+        poll_seconds: float = 1.0,
+        retry_seconds: float = 5.0,
+    ) -> None:
+        self._database_url, self._redis_url = database_url, redis_url
+        self._views = tuple(views.values())
+        self._batch_size, self._poll_seconds, self._retry_seconds = batch_size, poll_seconds, retry_seconds
+
+    def run(self, stop: threading.Event) -> None:
+        """Carry rows until ``stop`` is set. A batch under way is finished first."""
+        pause = _FIRST_RETRY_SECONDS
+        while not stop.is_set():
+            try:
+                with self._connected() as (reading, listening, redis):
+                    while not stop.is_set() and not self._may_write(reading):
+                        stop.wait(min(self._poll_seconds, _STOP_SECONDS))
+                    while not stop.is_set():
+                        pending = self._carry_all(reading, redis, stop)
+                        pause = _FIRST_RETRY_SECONDS
+                        _wait(listening, stop, _PENDING_SECONDS if pending else self._poll_seconds)
+            except (psycopg.Error, RedisError, OSError) as error:
+                # Every kind: a database that is being migrated or restored lacks tables for a while.
+                _LOG.warning("feature rows are not carried, trying again in %.1f s: %s", pause, error)
+                stop.wait(pause)
+                pause = min(2 * pause, self._retry_seconds)
+
+    def catch_up(self, stop: threading.Event | None = None) -> None:
+        """Carry what is committed now, and return. Raises psycopg.Error or RedisError."""
+        stop = stop or threading.Event()
+        with self._connected() as (reading, _, redis):
+            while self._carry_all(reading, redis, stop) and not stop.wait(_PENDING_SECONDS):
+                pass
+
+    @contextmanager
+    def _connected(self) -> Iterator[tuple[Connection[Any], Connection[Any], Redis]]:
+        # Notifications have a connection of their own, so that none can slip past while rows are being read.
+        with (
+            psycopg.connect(self._database_url, autocommit=True, connect_timeout=5) as reading,
+            psycopg.connect(self._database_url, autocommit=True, connect_timeout=5) as listening,
+            Redis.from_url(
+                self._redis_url,
+                socket_timeout=_REDIS_TIMEOUT_SECONDS,
+                socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
+            ) as redis,
+        ):
+            listening.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+            yield reading, listening, redis
+
+    def _may_write(self, reading: Connection[Any]) -> bool:
+        row = reading.execute("SELECT pg_try_advisory_lock(%s)", (_ONE_WRITER,)).fetchone()
+        return bool(row and row[0])
+
+    def _carry_all(self, reading: Connection[Any], redis: Redis, stop: threading.Event) -> bool:
+        """Carry what can be read; returns whether committed rows wait for older transactions to end."""
+        pending = False
+        for view in self._views:
+            try:
+                pending |= self._carry(reading, redis, view, stop)
+            except _PositionLost:
+                pending = True  # look again at once: the position is gone now, so everything is written anew
+        return pending
+
+    def _carry(self, reading: Connection[Any], redis: Redis, view: View, stop: threading.Event) -> bool:
+        epoch, carried = _cursor(reading, view)
+        key = position_key(view)
+        stored = cast(bytes | None, redis.get(key))
+        position = _parse(stored, epoch)
+        if stored is None or position is None:
+            stored = self._replay(reading, redis, view, epoch, carried)
+            position = carried
+        # A replica of Redis that took over may lag behind the database's cursor, and so may the cursor after a crash.
+        position = min(position, carried)
+        while not stop.is_set():
+            rows, end = self._read(reading, view, position)
+            if not rows:
+                return _has_rows_beyond(reading, view, position)
+            write_rows(redis, view, rows)
+            position = end
+            stored = _move(redis, key, stored, _format(epoch, position))
+            _save_cursor(reading, view, position)
+        return False
+
+    def _replay(self, reading: Connection[Any], redis: Redis, view: View, epoch: str, carried: Position) -> bytes:
+        """Write each entity's latest row among those carried before; returns the position as stored in Redis."""
+        key = position_key(view)
+        # A mark first, replaced by the position only if it is still there at the end: if Redis restarts in between,
+        # both the mark and the rows written before are gone.
+        mark = f"replaying {uuid4()}".encode()
+        redis.set(key, mark)
+        count = 0
+        for rows in self._latest(reading, view, carried):
+            write_rows(redis, view, rows)
+            count += len(rows)
+        stored = _move(redis, key, mark, _format(epoch, carried))
+        _LOG.info("%s: wrote the latest rows of %d entities to a Redis that did not have them", view.key, count)
+        return stored
+
+    def _latest(self, reading: Connection[Any], view: View, carried: Position) -> Iterator[list[WriteRow]]:
+        statement = sql.SQL(
+            "SELECT DISTINCT ON ({keys}) {keys}, event_timestamp, {fields} FROM {log}"
+            " WHERE (xid, log_id) <= (%s::xid8, %s)"
+            " ORDER BY {descending}, event_timestamp DESC, created DESC"
+        ).format(
+            descending=sql.SQL(", ").join(sql.SQL("{} DESC").format(sql.Identifier(key)) for key in view.entity),
+            **_parts(view),
+        )
+        with reading.transaction(), reading.cursor(f"replay_{uuid4().hex}") as cursor:
+            cursor.execute(statement, (str(carried.xid), carried.log_id))
+            while rows := cursor.fetchmany(self._batch_size):
+                yield list(_write_rows(view, rows))
+
+    def _read(self, reading: Connection[Any], view: View, position: Position) -> tuple[list[WriteRow], Position]:
+        statement = sql.SQL(
+            "SELECT {keys}, event_timestamp, {fields}, xid::text, log_id FROM {log}"
+            " WHERE (xid, log_id) > (%s::xid8, %s) AND xid < pg_snapshot_xmin(pg_current_snapshot())"
+            " ORDER BY xid, log_id LIMIT %s"
+        ).format(**_parts(view))
+        parameters = (str(position.xid), position.log_id, self._batch_size)
+        rows = reading.execute(statement, parameters, binary=True).fetchall()
+        end = Position(int(rows[-1][-2]), rows[-1][-1]) if rows else position
+        return list(_write_rows(view, rows)), end
+
+
+def tail(
+    database_url: str, redis_url: str, stop: threading.Event, *, poll_seconds: float = 1.0, retry_seconds: float = 5.0
+) -> None:
+    """Carry feature rows from the warehouse to Redis until ``stop`` is set."""
+    TailingWriter(database_url, redis_url, poll_seconds=poll_seconds, retry_seconds=retry_seconds).run(stop)
+
+
+def lags(connection: Connection[Any], views: Mapping[str, View] = VIEWS) -> list[Lag]:
+    """How far the tailing writer is behind, by view."""
+    found = []
+    for view in views.values():
+        _, carried = _cursor(connection, view)
+        statement = sql.SQL(
+            "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created)), 0)::double precision"
+            " FROM {} WHERE (xid, log_id) > (%s::xid8, %s)"
+        ).format(sql.Identifier(view.log_table))
+        row = connection.execute(statement, (str(carried.xid), carried.log_id)).fetchone()
+        assert row is not None  # noqa: S101 - an aggregate has one row
+        found.append(Lag(view.key, row[0], row[1]))
+    return found
+
+
+def _wait(listening: Connection[Any], stop: threading.Event, seconds: float) -> None:
+    """Return when rows were appended, when the time is over, or when asked to stop."""
+    deadline = time.monotonic() + seconds
+    while not stop.is_set() and (remaining := deadline - time.monotonic()) > 0:
+        for _ in listening.notifies(timeout=min(remaining, _STOP_SECONDS), stop_after=1):
+            return
+
+
+def _cursor(connection: Connection[Any], view: View) -> tuple[str, Position]:
+    row = connection.execute(
+        "SELECT epoch::text, xid::text, log_id FROM materialization_cursors WHERE view_key = %s", (view.key,)
+    ).fetchone()
+    if row is None:
+        raise psycopg.ProgrammingError(f"view {view.key} has no log: run `conductor warehouse migrate`")
+    return row[0], Position(int(row[1]), row[2])
+
+
+def _save_cursor(connection: Connection[Any], view: View, position: Position) -> None:
+    connection.execute(
+        "UPDATE materialization_cursors SET xid = %s::xid8, log_id = %s, updated_time = clock_timestamp()"
+        " WHERE view_key = %s",
+        (str(position.xid), position.log_id, view.key),
+    )
+
+
+def _has_rows_beyond(connection: Connection[Any], view: View, position: Position) -> bool:
+    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE (xid, log_id) > (%s::xid8, %s))")
+    row = connection.execute(
+        statement.format(sql.Identifier(view.log_table)), (str(position.xid), position.log_id)
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _format(epoch: str, position: Position) -> bytes:
+    return f"{epoch} {position.xid} {position.log_id}".encode()
+
+
+def _parse(stored: bytes | None, epoch: str) -> Position | None:
+    """The position that Redis holds; None where it holds none, or that of another database or of a broken replay."""
+    parts = stored.decode(errors="replace").split() if stored else []
+    if len(parts) != 3 or parts[0] != epoch or not (parts[1].isdigit() and parts[2].isdigit()):
+        return None
+    return Position(int(parts[1]), int(parts[2]))
+
+
+def _move(redis: Redis, key: str, old: bytes, new: bytes) -> bytes:
+    if old != new and not redis.eval(_MOVE, 1, key, old, new):
+        raise _PositionLost
+    return new
+
+
+def _parts(view: View) -> dict[str, sql.Composable]:
+    return {
+        "keys": sql.SQL(", ").join(map(sql.Identifier, view.entity)),
+        "fields": sql.SQL(", ").join(map(sql.Identifier, view.field_names)),
+        "log": sql.Identifier(view.log_table),
+    }
+
+
+def _write_rows(view: View, rows: Iterable[TupleRow]) -> Iterator[WriteRow]:
+    keys, fields = len(view.entity), len(view.fields)
+    for row in rows:
+        moment: datetime = row[keys]
+        yield row[:keys], moment, row[keys + 1 : keys + 1 + fields]
