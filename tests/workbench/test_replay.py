@@ -122,7 +122,7 @@ def test_a_replay_is_right_and_a_changed_future_changes_no_answer(tmp_path: Path
     result = replayed(history, tmp_path / "first")
     summary = result.summary()
     assert summary["overall"]["answered"] == summary["overall"]["asked"] == len(result.answers) > 30
-    project = summary["projects"]["tenant-000:tenant-000/service"]
+    project = summary["projects"]["tenant-000/service"]
     assert project["methods"] == {"model": project["asked"]}
     assert project["model"]["mape"] < 0.15
     assert json.dumps(summary)

@@ -1,14 +1,15 @@
 """Where the model store is."""
 
+import os
+from pathlib import Path
+
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 
 class ModelStoreSettings(BaseSettings):
     """Read once: argument > environment (``CONDUCTOR_MODEL_STORE``) > ``conductor.toml`` > default."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="CONDUCTOR_", toml_file="conductor.toml", frozen=True, extra="ignore", protected_namespaces=()
-    )
+    model_config = SettingsConfigDict(env_prefix="CONDUCTOR_", frozen=True, extra="ignore", protected_namespaces=())
 
     model_store: str = ".conductor/models"
     """Local path or URL (``s3://bucket/prefix``, …) of the model store."""
@@ -22,5 +23,6 @@ class ModelStoreSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the settings file below the environment."""
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+        """Argument, then the environment, then the file in CONDUCTOR_SETTINGS_FILE (default ``conductor.toml``)."""
+        file = Path(os.environ.get("CONDUCTOR_SETTINGS_FILE", "conductor.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)

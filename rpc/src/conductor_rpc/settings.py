@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +23,6 @@ class RpcSettings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="CONDUCTOR_",
-        toml_file="conductor.toml",
         frozen=True,
         extra="ignore",
         use_attribute_docstrings=True,
@@ -84,8 +84,9 @@ class RpcSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then the environment, then the file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        """Flags, then the environment, then the file in CONDUCTOR_SETTINGS_FILE (default ``conductor.toml``)."""
+        file = Path(os.environ.get("CONDUCTOR_SETTINGS_FILE", "conductor.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
     @classmethod
     def from_flags(cls, **flags: Any) -> Self:

@@ -15,7 +15,12 @@ from conductor_client.errors import ConductorError, Overloaded, error_from_rpc
 TokenSource = str | Callable[[], str]
 Certificate = bytes | str | Path
 
-_SERVICES = ("conductor.prediction.v1.PredictionService", "conductor.events.v1.EventService")
+_RETRYABLE = {
+    # A call that crosses with a server's stop may end as CANCELLED; asking again costs nothing.
+    "conductor.prediction.v1.PredictionService": ("UNAVAILABLE", "CANCELLED"),
+    "conductor.events.v1.EventService": ("UNAVAILABLE",),
+}
+"""Status codes on which gRPC asks again. An overloaded server isn't asked again unless it says when: see `Attempts`."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,14 @@ class ConnectionSettings:
             "initialBackoff": f"{self.initial_backoff_seconds:.3f}s",
             "maxBackoff": f"{self.maximum_backoff_seconds:.3f}s",
             "backoffMultiplier": 2,
-            # An overloaded server isn't asked again unless it says when: see `Attempts`.
-            "retryableStatusCodes": ["UNAVAILABLE"],
         }
-        method: dict[str, object] = {"name": [{"service": service} for service in _SERVICES]}
-        if self.maximum_attempts > 1:
-            method["retryPolicy"] = policy
+        methods: list[dict[str, object]] = [
+            {"name": [{"service": service}], "retryPolicy": policy | {"retryableStatusCodes": codes}}
+            for service, codes in _RETRYABLE.items()
+        ]
         service_config = {
             "loadBalancingConfig": [{"round_robin": {}}],
-            "methodConfig": [method],
+            "methodConfig": methods if self.maximum_attempts > 1 else [],
             # Stop retrying while most calls fail: a server that comes back must not meet four times the load.
             "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
         }

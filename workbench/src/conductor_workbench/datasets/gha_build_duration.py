@@ -104,7 +104,7 @@ def convert(paths: Iterable[Path], report: Report) -> Iterator[Event]:
                 continue
             try:
                 events = list(_events(row, report))
-            except (ValueError, KeyError, SyntaxError) as error:
+            except (ValueError, KeyError) as error:
                 report.add(f"rows left out: unreadable ({type(error).__name__})")
                 continue
             seen.add(identity)
@@ -124,8 +124,7 @@ def _events(row: Row, report: Report) -> Iterator[Event]:
     if not row["conclusion"]:
         report.add("runs that never ended: no build.completed")
         return
-    # Without jobs there is nothing to tell building from waiting by.
-    jobs = json.loads(row.get("job_details") or "[]") or []
+    jobs = _jobs(row, report)
     timing = waits.measure(created, waits.parse_time(row["updated_at"]), waits.job_intervals(jobs))
     completed = BuildCompleted(
         build_id=row["id_build"],
@@ -205,12 +204,29 @@ def _number(text: str | None) -> float | None:
         return None
     if text in ("True", "False"):
         return float(text == "True")
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        return None
     return value if math.isfinite(value) else None
+
+
+def _jobs(row: Row, report: Report) -> list[dict[str, str | None]]:
+    try:
+        jobs = json.loads(row.get("job_details") or "[]") or []
+    except json.JSONDecodeError:
+        jobs = None
+    if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+        report.add("runs whose jobs can't be read: waits can't be told")
+        return []
+    return jobs
 
 
 def _extensions(text: str | None) -> list[str]:
     if not text:
         return []
-    values = ast.literal_eval(text)
+    try:
+        values = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return []
     return [str(value)[:64] for value in values if isinstance(value, str)][:64] if isinstance(values, list) else []

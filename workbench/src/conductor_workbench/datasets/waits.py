@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 LONGEST_IDLE = timedelta(minutes=10)
 LONGEST_WITHOUT_JOBS = timedelta(hours=6)
@@ -68,10 +68,8 @@ def job_intervals(jobs: Sequence[dict[str, str | None]]) -> list[Interval]:
 
 
 def parse_time(text: str | None) -> datetime:
-    """An RFC 3339 time. Raises ValueError for anything else, or for a time without its zone."""
+    """An ISO 8601 time; one without a zone is UTC, as GitHub's all are. Raises ValueError for anything else."""
     if not text:
         raise ValueError("no time")
     time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError(f"time without a zone: {text}")
-    return time
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -7,13 +7,13 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor_client.output import OutputFormat, print_json
 from conductor_workbench.datasets import gha_build_duration
 from conductor_workbench.datasets.catalogue import DATASETS, local_files
@@ -24,11 +24,11 @@ from conductor_workbench.events_file import write_events
 from conductor_workbench.progress import ProgressDisplay
 from conductor_workbench.replay.command import write_predictions
 from conductor_workbench.replay.embedded import platform_target, replay_on
-from conductor_workbench.replay.history import History, read_history
+from conductor_workbench.replay.history import Build, History, read_history
 from conductor_workbench.replay.operations import Settle
 from conductor_workbench.replay.run import Replay
 from conductor_workbench.replay.scores import Answer, latency
-from conductor_workbench.replay.tables import print_summary
+from conductor_workbench.replay.tables import print_summary, wide_console
 from conductor_workbench.simulate.files import write_simulation
 
 HISTORY_SHARE = 0.8
@@ -56,7 +56,13 @@ def run_demo(directory: Path, rate: float, output: OutputFormat) -> None:
     summary: dict[str, Any] = {
         "data": {"source": source, "builds": len(history.builds), "tenants": history.tenants},
         "replay": result.summary(),
-        "load": {"rate": rate, "requests": len(loaded), "latency_seconds": latency(loaded), "stages": stages},
+        "load": {
+            "rate": rate,
+            "requests": len(loaded),
+            "methods": dict(Counter(answer.method or answer.error for answer in loaded)),
+            "latency_seconds": latency(loaded),
+            "stages": stages,
+        },
         "startup_seconds": startup,
         "total_seconds": time.monotonic() - began,
         "finished_time": datetime.now(UTC).isoformat(),
@@ -87,15 +93,25 @@ def _builds(events: Path, display: ProgressDisplay) -> tuple[str, History]:
 async def _load(
     platform: Platform, history: History, cuts: dict[str, datetime], rate: float, display: ProgressDisplay
 ) -> list[Answer]:
-    """Ask about the replayed builds again at a fixed rate, whether answers come or not."""
+    """Ask about the replayed builds again, as if they were queued now, at a fixed rate whether answers come or not."""
     asked = [build for build in history.builds if build.queued_time >= cuts[build.tenant_id]]
-    builds = [replace(build, outcome=None) for build in (asked * (LOAD_REQUESTS // len(asked) + 1))[:LOAD_REQUESTS]]
+    # A server takes no feature that is younger than the question, so the questions are moved behind the last event.
+    now = history.events[-1][0] + timedelta(seconds=1)
+    builds = [_queued_at(asked[index % len(asked)], now) for index in range(LOAD_REQUESTS)]
+    at_once = dict.fromkeys(cuts, now)
     settle = Settle(platform.database_url)
     async with platform_target(platform, settle) as target:
-        await Replay(History(builds[:50]), cuts, target, progress=lambda *_: None).run()  # connections and caches
-        answers = await Replay(History(builds), cuts, target, rate=rate, progress=display.step).run()
+        await Replay(History(builds[:50]), at_once, target).run()  # connections and caches
+        answers = await Replay(History(builds), at_once, target, rate=rate, progress=display.step).run()
     settle.close()
     return answers
+
+
+def _queued_at(build: Build, moment: datetime) -> Build:
+    context = BuildContext()
+    context.CopyFrom(build.context)
+    context.queued_time.FromDatetime(moment)
+    return replace(build, context=context, queued_time=moment, outcome=None)
 
 
 def _stages(spans: SpanReceiver, requests: int) -> dict[str, dict[str, float]]:
@@ -116,9 +132,9 @@ def _write_json(summary: dict[str, Any], path: Path) -> None:
 
 
 def _print(summary: dict[str, Any], directory: Path) -> None:
-    console = Console()
+    console = wide_console()
     console.print(f"\n[bold]Builds:[/bold] {summary['data']['source']}\n", highlight=False)
-    print_summary(summary["replay"], console)
+    print_summary(summary["replay"])
     load = summary["load"]["latency_seconds"]
     console.print(
         f"At {summary['load']['rate']:g} requests a second: p50 {load['p50'] * 1e3:.1f} ms, "

@@ -1,4 +1,7 @@
-"""The whole of Conductor on one machine: database, Redis, ingestion, tailing writer and prediction server."""
+"""The whole of Conductor on one machine: database, Redis, ingestion, tailing writer and prediction server.
+
+A part that ends by itself is started again, on the same address.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -22,6 +25,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from conductor_workbench.embedded import child
 from conductor_workbench.embedded.postgres import EmbeddedPostgres
 from conductor_workbench.embedded.redis import EmbeddedRedis, free_port
+from conductor_workbench.embedded.supervisor import Part, Supervisor
 from conductor_workbench.keys import AUDIENCE, ISSUER, EmbeddedKeys
 
 DATABASE = "conductor"
@@ -92,6 +96,7 @@ class Platform:
         """Time to SERVING, by process."""
         self._progress = progress
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._supervisor: Supervisor | None = None
         self._stack = ExitStack()
 
     @property
@@ -143,6 +148,22 @@ class Platform:
         for name, target in (("serve", self.prediction_target), ("warehouse-serve", self.events_target)):
             self._await_serving(name, target)
             self.startup_seconds[name] = time.monotonic() - began
+        self._supervisor = Supervisor(dict(self._parts()))
+        self._supervisor.start()
+
+    def _parts(self) -> Iterator[tuple[str, Part]]:
+        for service_name, service in (("PostgreSQL", self.postgres), ("Redis", self.redis)):
+            if service is not None:
+                yield service_name, Part(service.running, service.start)
+        for name, process in self._processes.items():
+            command = list(map(str, cast(Sequence[str], process.args)))
+            yield (
+                name,
+                Part(
+                    running=lambda name=name: self._processes[name].poll() is None,  # type: ignore[misc]
+                    start=lambda name=name, command=command: self._run_process(name, command),  # type: ignore[misc]
+                ),
+            )
 
     def run(self, *arguments: str) -> None:
         """Run a ``conductor`` command against this platform. Raises ChildFailed with its output."""
@@ -162,13 +183,16 @@ class Platform:
         return self._processes[name].pid
 
     def check(self) -> None:
-        """Raise ChildFailed if one of the processes has ended."""
-        for name, process in self._processes.items():
-            if process.poll() is not None:
-                raise child.ChildFailed(f"{name} ended with {process.returncode}; see {self._log(name)}")
+        """Raise ChildFailed if a part ends again and again."""
+        if self._supervisor is not None and self._supervisor.given_up:
+            reasons = "; ".join(self._supervisor.given_up.values())
+            raise child.ChildFailed(f"{reasons}; see {self.directory / 'logs'}")
 
     def stop(self) -> None:
         """Stop everything in reverse order; the servers drain."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+            self._supervisor = None
         for process in reversed(self._processes.values()):
             child.stop(process, signal.SIGTERM, timeout_seconds=20.0)
         self._processes.clear()
@@ -192,9 +216,11 @@ class Platform:
         return self.directory / "logs" / f"{name}.log"
 
     def _spawn(self, name: str, *arguments: str) -> None:
+        self._run_process(name, [sys.executable, "-c", _MAIN, *arguments])
+
+    def _run_process(self, name: str, command: Sequence[str]) -> None:
         log = self._log(name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-c", _MAIN, *arguments]
         self._processes[name] = child.spawn(command, log, environment=self.environment)
 
     def _await_serving(self, name: str, target: str) -> None:

@@ -96,6 +96,10 @@ class EmbeddedPostgres:
                 connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
         return self.database_url(name)
 
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """End it at once, as a crash would; :meth:`start` recovers."""
         if self._process is not None:

@@ -79,6 +79,10 @@ class EmbeddedRedis:
         child.wait_until(self._answers, self._process, self._log)
         return self
 
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """End it at once, as a crash would; :meth:`start` brings up an empty one on the same address."""
         if self._process is not None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import grpc
 import psycopg
-from rich.console import Console
 
 from conductor_client import ConductorError
 from conductor_client.output import OutputFormat, fail, print_json
@@ -70,7 +69,7 @@ def run_replay(
     if output is OutputFormat.JSON:
         print_json(summary)
     else:
-        print_summary(summary, Console())
+        print_summary(summary)
 
 
 def write_predictions(answers: Sequence[Answer], path: Path) -> None:
@@ -106,7 +105,7 @@ async def _replay_remote(
         answers = await Replay(history, cuts, target, rate=rate, progress=display.step).run()
     if settle is not None:
         settle.close()
-    return ReplayResult(answers, cuts, trainer)
+    return ReplayResult(answers, cuts, trainer, settle.given_up_count if settle else 0)
 
 
 def _remote_target(remote: RemoteOptions, settle: Settle | None) -> Target:

@@ -24,10 +24,13 @@ class ReplayResult:
     answers: list[Answer]
     cuts: dict[str, datetime]
     trainer: Trainer | None
+    steps_behind: int = 0
+    """Times that the replay went on although features were behind: their answers may lack what had happened."""
 
     def summary(self) -> dict[str, Any]:
         """Every figure."""
         summary = summarise(self.answers)
+        summary["steps_behind"] = self.steps_behind
         summary["train_until"] = {tenant: cut.isoformat() for tenant, cut in self.cuts.items()}
         if self.trainer is not None:
             summary["training_seconds"] = self.trainer.seconds
@@ -102,4 +105,4 @@ async def _replay_on(
         target.train = trainer
         answers = await Replay(history, cuts, target, rate=rate, progress=progress).run()
     settle.close()
-    return ReplayResult(answers, cuts, trainer)
+    return ReplayResult(answers, cuts, trainer, settle.given_up_count)

@@ -40,8 +40,9 @@ class Build:
 
     @property
     def project(self) -> str:
-        """What figures are told by: tenant and repository."""
-        return f"{self.tenant_id}:{self.context.repository}"
+        """What figures are told by: the repository, behind its tenant where its name does not begin so."""
+        repository = self.context.repository
+        return repository if repository.startswith(f"{self.tenant_id}/") else f"{self.tenant_id}:{repository}"
 
 
 @dataclass

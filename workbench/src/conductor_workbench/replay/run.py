@@ -109,7 +109,6 @@ class Replay:
     async def _prepare(self, step: Step) -> None:
         match step:
             case Deliver(events):
-                self._progress("Delivering events", len(events), len(events))
                 await self._target.deliver(events)
             case Train(tenant, until) if self._target.train is not None:
                 self._progress(f"Training for {tenant}", 0, 1)

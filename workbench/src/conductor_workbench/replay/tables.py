@@ -10,9 +10,18 @@ from rich.table import Table
 
 from conductor_workbench.replay.naive import RULES
 
+_LEAST_WIDTH = 118
 
-def print_summary(summary: Mapping[str, Any], console: Console) -> None:
+
+def wide_console() -> Console:
+    """Standard output, wide enough for the table even where it is no terminal."""
+    console = Console()
+    return Console(width=max(console.width, _LEAST_WIDTH)) if not console.is_terminal else console
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
     """Print accuracy beside the naive rules, coverage, and latency."""
+    console = wide_console()
     console.print(accuracy_table(summary))
     overall, latency = summary["overall"], summary["latency_seconds"]
     if "median_mape" in overall:
@@ -33,9 +42,13 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
 
 def accuracy_table(summary: Mapping[str, Any]) -> Table:
     """A row per project: errors in seconds over the builds that passed, beside the naive rules'."""
-    table = Table(title="Builds that passed: error beside the naive rules, and interval", box=None, pad_edge=False)
+    table = Table(
+        title="Builds that passed: mean absolute error in seconds beside the naive rules, and the 90 % interval",
+        box=None,
+        pad_edge=False,
+    )
     table.add_column("project", overflow="fold")
-    for column in ("builds", "MAPE", "MAE s", *(f"{rule} s" for rule in RULES), "MAE / best rule", "in 90 %", "width"):
+    for column in ("builds", "MAPE", "MAE", *RULES, "/ best", "in 90 %", "width"):
         table.add_column(column, justify="right")
     for name, project in summary["projects"].items():
         if "model" not in project:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +11,10 @@ from types import TracebackType
 from typing import Self
 
 from conductor.events.v1.cloud_event_pb2 import CloudEvent
-from conductor_client import ConductorClient
+from conductor_client import ConductorClient, PublishedEvents, Unavailable
+
+_LONGEST_OUTAGE_SECONDS = 30.0
+"""How long to go on trying to deliver events."""
 
 TokenFor = Callable[[str], str]
 Train = Callable[[str, datetime], Awaitable[None]]
@@ -46,14 +50,24 @@ class Target:
         await asyncio.gather(*(self._publish(tenant, batch) for tenant, batch in by_tenant.items()))
 
     async def _publish(self, tenant_id: str, events: list[CloudEvent]) -> None:
-        published = await self._client(self.events_target, tenant_id).publish_events(
-            tenant_id, events, timeout_seconds=600.0
-        )
+        published = await self._publish_until_taken(tenant_id, events)
         if published.dead_lettered:
             first = published.dead_letters[0]
             raise ValueError(
                 f"{published.dead_lettered} events of {tenant_id} were put aside; {first.event_id}: {first.reason}"
             )
+
+    async def _publish_until_taken(self, tenant_id: str, events: list[CloudEvent]) -> PublishedEvents:
+        """Publish, again where the service was away: what it had stored counts as a duplicate."""
+        client = self._client(self.events_target, tenant_id)
+        deadline = time.monotonic() + _LONGEST_OUTAGE_SECONDS
+        while True:
+            try:
+                return await client.publish_events(tenant_id, events, timeout_seconds=600.0)
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.2)
 
     def _client(self, target: str, tenant_id: str) -> ConductorClient:
         key = (target, tenant_id)
