@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from datetime import datetime
 import psycopg
 
 from conductor.build.v1.build_context_pb2 import BuildContext
-from conductor_client import ConductorClient
+from conductor_client import ConductorClient, Unavailable
 from conductor_model_store import ModelStore
 from conductor_training.jobs import Trained, train_build_duration
 from conductor_warehouse.tailing_writer import lags
@@ -97,9 +98,10 @@ class Trainer:
         deadline = time.monotonic() + _LONGEST_ROLL_OUT_SECONDS
         client = self.predictions(tenant_id)
         while True:
-            answer = await client.predict_build_duration(tenant_id, self.latest[tenant_id], timeout_seconds=5.0)
-            if answer.model_version == version:
-                return
+            with contextlib.suppress(Unavailable):  # there is nothing to answer from before the first model
+                answer = await client.predict_build_duration(tenant_id, self.latest[tenant_id], timeout_seconds=5.0)
+                if answer.model_version == version:
+                    return
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the server does not serve the model of {tenant_id} that was just published")
             await asyncio.sleep(0.05)
