@@ -23,7 +23,7 @@ async def _serve(settings: dict[str, Any]) -> None:
         return response
 
     server = grpc.aio.server()
-    handlers = {_NAME: grpc.unary_unary_rpc_method_handler(echo)}
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {_NAME: grpc.unary_unary_rpc_method_handler(echo)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
     if settings["certificate"]:
         pair = (settings["key"].encode(), settings["certificate"].encode())

@@ -1,12 +1,14 @@
 """Feast's own ``get_online_features``, in a process of its own: on its stock Redis store, and on our packed one.
 
 Both hold the same 30 fields of the same entities in the same Redis. What is timed is ``get_online_features`` alone,
-without turning its response into anything: the least that a caller could pay.
+without turning its response into anything: the least that a caller could pay. On the stock store the usual
+``get_online_features(…).to_dict()``, which puts values into a program's hands as our reader does, is timed as well.
 """
 
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +22,7 @@ from feast.types import Float64, String
 from conductor_features.feast_online_store import PackedRedisOnlineStoreConfig
 from conductor_features.views import VIEWS, View
 from conductor_workbench.bench.children import answer_requests
-from conductor_workbench.bench.figures import repeat, spread
+from conductor_workbench.bench.figures import repeat
 from conductor_workbench.bench.thirty_fields import ENTITY_COUNTS, VIEW, entities, event_time, values
 
 _STOCK_DATABASE = 1
@@ -28,22 +30,45 @@ _STOCK_DATABASE = 1
 _LARGEST = max(ENTITY_COUNTS)
 
 
-def measure(redis_url: str, seconds: float) -> dict[str, Any]:
-    """Latency by number of entities: ``feast_redis`` and ``feast_packed``. Needs Redis on TCP, without a password."""
-    # The plug-in serves the catalogue's views. This process, and only this one, has one more.
-    cast(dict[str, View], VIEWS)[VIEW.key] = VIEW
-    address = urlsplit(redis_url)
-    stock = {"type": "redis", "connection_string": f"{address.hostname}:{address.port},db={_STOCK_DATABASE}"}
-    packed = PackedRedisOnlineStoreConfig(redis_url=redis_url).model_dump()
-    stores = {"feast_redis": stock, "feast_packed": packed}
-    with tempfile.TemporaryDirectory(prefix="conductor-bench-feast-") as directory:
-        found = {
-            name: _measure_store(Path(directory) / f"{name}.db", online, seconds) for name, online in stores.items()
+class FeastReads:
+    """Both stores, filled. Needs Redis on TCP, without a password."""
+
+    def __init__(self, redis_url: str, directory: Path) -> None:
+        """``directory``: where Feast keeps its registries."""
+        # The plug-in serves the catalogue's views. This process, and only this one, has one more.
+        cast(dict[str, View], VIEWS)[VIEW.key] = VIEW
+        address = urlsplit(redis_url)
+        stock = {"type": "redis", "connection_string": f"{address.hostname}:{address.port},db={_STOCK_DATABASE}"}
+        packed = PackedRedisOnlineStoreConfig(redis_url=redis_url).model_dump()
+        self._stores = {
+            "feast_redis": _filled_store(directory / "stock.db", stock),
+            "feast_packed": _filled_store(directory / "packed.db", packed),
         }
-    return {str(count): {name: found[name][count] for name in stores} for count in ENTITY_COUNTS}
+
+    def measure(self, count: int, seconds: float) -> dict[str, list[float]]:
+        """Seconds of each read of ``count`` entities, each way for ``seconds``.
+
+        ``feast_redis`` and ``feast_packed``: the response alone; ``feast_redis_values``: with its values.
+        """
+        rows = [dict(zip(VIEW.entity, entity, strict=True)) for entity in entities(count)]
+        features = [f"{VIEW.key}:{name}" for name in VIEW.field_names]
+        found = {}
+        for name, store in self._stores.items():
+            last = store.get_online_features(features=features, entity_rows=rows).to_dict()[VIEW.field_names[-1]]
+            if last != values(_LARGEST)[:count, -1].tolist():
+                raise RuntimeError("Feast does not read what was written just now")
+            found[name] = repeat(
+                seconds,
+                lambda store=store: store.get_online_features(features=features, entity_rows=rows),  # type: ignore[misc]
+            )
+        stock = self._stores["feast_redis"]
+        found["feast_redis_values"] = repeat(
+            seconds, lambda: stock.get_online_features(features=features, entity_rows=rows).to_dict()
+        )
+        return found
 
 
-def _measure_store(registry: Path, online: dict[str, Any], seconds: float) -> dict[int, dict[str, Any]]:
+def _filled_store(registry: Path, online: dict[str, Any]) -> FeatureStore:
     store = FeatureStore(
         config=RepoConfig(
             project="bench",
@@ -56,18 +81,7 @@ def _measure_store(registry: Path, online: dict[str, Any], seconds: float) -> di
     join_keys = [Entity(name=name, join_keys=[name], value_type=ValueType.STRING) for name in VIEW.entity]
     store.apply([*join_keys, _feature_view(join_keys)])
     store.write_to_online_store(VIEW.key, _frame())
-    features = [f"{VIEW.key}:{name}" for name in VIEW.field_names]
-    found = {}
-    for count in ENTITY_COUNTS:
-        rows = [dict(zip(VIEW.entity, entity, strict=True)) for entity in entities(count)]
-        last = store.get_online_features(features=features, entity_rows=rows).to_dict()[VIEW.field_names[-1]]
-        if last != values(_LARGEST)[:count, -1].tolist():
-            raise RuntimeError("Feast does not read what was written just now")
-        samples = repeat(
-            seconds, lambda rows=rows: store.get_online_features(features=features, entity_rows=rows)  # type: ignore[misc]
-        )
-        found[count] = spread(samples, "ms", 1e3)
-    return found
+    return store
 
 
 def _feature_view(join_keys: list[Entity]) -> FeatureView:
@@ -91,5 +105,20 @@ def _frame() -> pd.DataFrame:
     return frame
 
 
+def main() -> None:
+    """Answer until the input ends."""
+    reads: list[FeastReads] = []
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conductor-bench-feast-")))
+
+        def answer(request: dict[str, Any]) -> dict[str, Any]:
+            if "count" in request:
+                return dict(reads[0].measure(request["count"], request["seconds"]))
+            reads.append(FeastReads(request["redis_url"], directory))
+            return {}
+
+        answer_requests(answer)
+
+
 if __name__ == "__main__":
-    answer_requests(lambda request: measure(request["redis_url"], request["seconds"]))
+    main()

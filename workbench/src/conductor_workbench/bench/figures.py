@@ -12,7 +12,7 @@ Figures = dict[str, Any]
 """Figures by name, some of them nested. Plain JSON."""
 
 _LEAST_SAMPLES = 5
-_MOST_SAMPLES = 20_000
+MOST_SAMPLES = 20_000
 
 
 def spread(samples: Sequence[float], unit: str, scale: float = 1.0) -> Figures:
@@ -21,8 +21,8 @@ def spread(samples: Sequence[float], unit: str, scale: float = 1.0) -> Figures:
         return {"count": 0}
     scaled = np.asarray(samples, np.float64) * scale
     p50, p95, p99 = np.percentile(scaled, (50, 95, 99)).tolist()
-    names = ("p50", "p95", "p99", "max", "mean")
-    values = (p50, p95, p99, float(scaled.max()), float(scaled.mean()))
+    names = ("least", "p50", "p95", "p99", "most", "mean")
+    values = (float(scaled.min()), p50, p95, p99, float(scaled.max()), float(scaled.mean()))
     return {"count": len(samples)} | {
         f"{name}_{unit}": significant(value) for name, value in zip(names, values, strict=True)
     }
@@ -47,7 +47,7 @@ def repeat(seconds: float, action: Callable[[], object]) -> list[float]:
     """Call ``action`` for so many seconds, a bounded number of times; the seconds that each call took."""
     samples: list[float] = []
     end = perf_counter() + seconds
-    while len(samples) < _LEAST_SAMPLES or (perf_counter() < end and len(samples) < _MOST_SAMPLES):
+    while len(samples) < _LEAST_SAMPLES or (perf_counter() < end and len(samples) < MOST_SAMPLES):
         began = perf_counter()
         action()
         samples.append(perf_counter() - began)

@@ -90,7 +90,7 @@ async def _measure(request: dict[str, Any]) -> Measured:
     endpoint = Endpoint.of_json(request["endpoint"])
     measured = Measured()
     async with _channel(endpoint) as channel:
-        method = channel.unary_unary(endpoint.method)
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(endpoint.method)
 
         def call(payload: bytes) -> Any:
             return method(payload, timeout=_TIMEOUT_SECONDS, metadata=endpoint.headers)

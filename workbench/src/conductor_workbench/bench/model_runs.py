@@ -23,9 +23,9 @@ def measure_model_runs(model: LoadedModel, seconds: float) -> Figures:
         "manifest_bytes": manifest.ByteSize(),
         "columns": len(manifest.inputs),
     }
+    outputs = output_names(manifest)
     for count in ROW_COUNTS:
         rows = np.resize(golden, (count, golden.shape[1]))
-        outputs = output_names(manifest)
         samples = repeat(
             seconds,
             lambda rows=rows: run_session(session, manifest.input_name, outputs, rows),  # type: ignore[misc]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import grpc
+
 from conductor.build.v1.build_context_pb2 import BuildContext
-from conductor.prediction.v1.build_duration_pb2 import BatchPredictBuildDurationsRequest, PredictBuildDurationRequest
-from conductor_client import PredictionMethod, SyncConductorClient
+from conductor.prediction.v1.build_duration_pb2 import (
+    BatchPredictBuildDurationsRequest,
+    PredictBuildDurationRequest,
+    PredictBuildDurationResponse,
+)
+from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
+from conductor.prediction.v1.provenance_pb2 import PredictionMethod
 from conductor_model_store import LoadedModel, ModelStore
 from conductor_workbench.embedded.platform import Platform, PlatformSettings
 from conductor_workbench.events_file import write_events
@@ -21,6 +29,7 @@ _DAYS = 30
 _DISTINCT_REQUESTS = 64
 BATCH_SIZE = 256
 _ROLL_OUT_SECONDS = 30.0
+_BY_MODEL = PredictionMethod.PREDICTION_METHOD_MODEL
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,6 @@ class Scene:
     """What predictions are asked for: a new build after the last one that was ingested, of various branches."""
     model: LoadedModel
     """The model that answers for the tenant."""
-    answer_bytes: int
-    """Size of a typical answer."""
 
     @property
     def logs(self) -> Path:
@@ -50,6 +57,30 @@ class Scene:
         requests = [self._request(build, contribution_count) for build in self.builds]
         repeated = (requests * (BATCH_SIZE // len(requests) + 1))[:BATCH_SIZE]
         return BatchPredictBuildDurationsRequest(tenant_id=self.tenant_id, requests=repeated).SerializeToString()
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Headers of a call with the tenant's token."""
+        return (("authorization", f"Bearer {self.platform.keys.token(self.tenant_id)}"),)
+
+    def answers(self) -> list[PredictBuildDurationResponse]:
+        """What the server answers to each of the unary requests."""
+        credentials = self.platform.channel_credentials()
+        if credentials is None:
+            raise RuntimeError("the scene has TLS")
+        with grpc.secure_channel(self.platform.prediction_target, credentials) as channel:
+            ask = PredictionServiceStub(channel).PredictBuildDuration
+            return [ask(self._request(build, None), metadata=self.headers(), timeout=5.0) for build in self.builds]
+
+    def await_model(self) -> None:
+        """Return once the model answers, from all of its features. Raises TimeoutError."""
+        deadline = time.monotonic() + _ROLL_OUT_SECONDS
+        while True:
+            labels = [answer.provenance for answer in self.answers()]
+            if all(label.model_version == self.model.version and label.method == _BY_MODEL for label in labels):
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the server does not answer by the model that was published, but: {labels[-1]}")
+            time.sleep(0.2)
 
     def _request(self, build: BuildContext, contribution_count: int | None) -> PredictBuildDurationRequest:
         request = PredictBuildDurationRequest(tenant_id=self.tenant_id, build=build)
@@ -80,10 +111,10 @@ def prepared_scene(directory: Path, say: Callable[[str], None]) -> Iterator[Scen
         next_moment = max(event.time for event in own) + timedelta(seconds=1)
         asked = tuple(_queued_at(event.data.context, next_moment) for event in own if event.type == "build.queued")  # type: ignore[attr-defined]
         asked = asked[-_DISTINCT_REQUESTS:]
-        model = store.load_pointer(pointer)
+        scene = Scene(platform, tenant_id, asked, store.load_pointer(pointer))
         say("Waiting for the server to take the model up")
-        size = _await_model(platform, tenant_id, asked[0], model.version)
-        yield Scene(platform, tenant_id, asked, model, size)
+        scene.await_model()
+        yield scene
 
 
 def _queued_at(build: BuildContext, moment: datetime) -> BuildContext:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,28 +25,19 @@ _MAIN = "from conductor_client.command import main; main()"
 _STOP_SECONDS = 20.0
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What a process has used so far."""
-
-    cpu_seconds: float
-
-    @classmethod
-    def of(cls, process_id: int) -> Usage:
-        """Of a running process."""
-        times = psutil.Process(process_id).cpu_times()
-        return cls(times.user + times.system)
+def memory(process_id: int) -> Figures:
+    """Memory of a process now: resident, and what would be free if it ended."""
+    found = psutil.Process(process_id).memory_full_info()
+    return {"rss_mb": round(found.rss / 1e6, 1), "uss_mb": round(found.uss / 1e6, 1)}
 
 
 class ServerProcess:
     """A prediction server with one worker. Use as ``with ServerProcess(…) as server``; stops at once, without grace."""
 
-    def __init__(
-        self, environment: Mapping[str, str], log: Path, *, keys: EmbeddedKeys | None, port: int | None = None
-    ) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, *, keys: EmbeddedKeys | None) -> None:
         """``keys``: with TLS and tokens; None for insecure. ``environment``: names Redis and the model store."""
         self._environment, self._log, self._keys = environment, log, keys
-        self.target = f"127.0.0.1:{port or free_port()}"
+        self.target = f"127.0.0.1:{free_port()}"
         self.start_up_seconds = 0.0
         """From spawning to the health service's SERVING."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,11 +48,6 @@ class ServerProcess:
         if self._process is None:
             raise RuntimeError("the server is not running")
         return self._process.pid
-
-    def memory(self) -> Figures:
-        """Memory now: resident, and what would be free if it ended."""
-        found = psutil.Process(self.pid).memory_full_info()
-        return {"rss_mb": round(found.rss / 1e6, 1), "uss_mb": round(found.uss / 1e6, 1)}
 
     def _security(self) -> list[str]:
         if self._keys is None:

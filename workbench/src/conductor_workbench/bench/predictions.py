@@ -1,0 +1,104 @@
+"""The prediction server, beside an empty server that is driven by the same generator with messages of the same size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from conductor_workbench.bench import echo
+from conductor_workbench.bench.calls import Caller
+from conductor_workbench.bench.children import Child
+from conductor_workbench.bench.echo_process import EchoProcess
+from conductor_workbench.bench.figures import Figures, significant
+from conductor_workbench.bench.load import Endpoint
+from conductor_workbench.bench.scene import BATCH_SIZE, Scene
+from conductor_workbench.bench.server_process import ServerProcess
+from conductor_workbench.demo.spans import SpanReceiver
+
+_UNARY = "/conductor.prediction.v1.PredictionService/PredictBuildDuration"
+_BATCH = "/conductor.prediction.v1.PredictionService/BatchPredictBuildDurations"
+_HEALTH = "/grpc.health.v1.Health/Check"
+
+Say = Callable[[str], None]
+
+
+class PredictionMeasurements:
+    """Measures one scene's server with one generator."""
+
+    def __init__(self, scene: Scene, generator: Child, seconds: float, say: Say) -> None:
+        self._scene, self._generator, self._seconds, self._say = scene, generator, seconds, say
+        self._keys = scene.platform.keys
+        self._secure = Endpoint(
+            target=scene.platform.prediction_target,
+            method=_UNARY,
+            payloads=scene.unary_payloads(),
+            root_certificates=self._keys.ca_certificate.read_text(),
+            headers=scene.headers(),
+        )
+
+    def unary(self) -> Figures:
+        """Unary predictions with TLS and tokens, as installed: at rates, saturated, and without explanations."""
+        self._say("Unary predictions")
+        found = self._caller(self._secure).profile(self._seconds)
+        plain = replace(self._secure, payloads=self._scene.unary_payloads(contribution_count=0))
+        return found | {"without_contributions": self._caller(plain).brief(self._seconds)}
+
+    def health(self) -> Figures:
+        """Health checks at 100 a second."""
+        self._say("Health checks")
+        endpoint = replace(self._secure, method=_HEALTH, payloads=(b"",), headers=())
+        return self._caller(endpoint).at_rate(100.0, self._seconds / 2)
+
+    def batch(self) -> Figures:
+        """Batches of 256, one after the other, with the explanations that a request has unless it says otherwise."""
+        found: Figures = {"size": BATCH_SIZE}
+        for name, count in (("with_contributions", None), ("without_contributions", 0)):
+            self._say(f"Batches of {BATCH_SIZE}, {name.replace('_', ' ')}")
+            payload = self._scene.batch_payload(count)
+            endpoint = replace(self._secure, method=_BATCH, payloads=(payload,))
+            figures = self._caller(endpoint).saturate(self._seconds, in_flight=1)
+            rows = figures["latency"]["count"] * BATCH_SIZE
+            busy_seconds = figures["latency"]["mean_ms"] / 1e3 * figures["latency"]["count"]
+            found[name] = figures | {"rows_per_s": significant(rows / busy_seconds), "request_bytes": len(payload)}
+        return found
+
+    def insecure(self) -> Figures:
+        """Unary predictions of a server without TLS and tokens."""
+        self._say("Unary predictions without TLS and tokens")
+        log = self._scene.logs / "insecure.log"
+        with ServerProcess(self._scene.platform.environment, log, keys=None) as server:
+            endpoint = replace(self._secure, target=server.target, root_certificates="", headers=())
+            return Caller(self._generator, endpoint, server.pid).brief(self._seconds)
+
+    def traced(self) -> Figures:
+        """Unary predictions of a server that exports a span for every stage, to a receiver on this machine."""
+        self._say("Unary predictions with tracing")
+        log = self._scene.logs / "traced.log"
+        with SpanReceiver() as spans:
+            environment = dict(self._scene.platform.environment) | dict(spans.environment)
+            with ServerProcess(environment, log, keys=self._keys) as server:
+                endpoint = replace(self._secure, target=server.target)
+                found = Caller(self._generator, endpoint, server.pid).brief(self._seconds)
+            stages = spans.stages()
+        return found | {
+            "stages": {
+                name: {"count": stage["count"]} | {f"{key}_ms": significant(stage[key] * 1e3) for key in ("p50", "p95")}
+                for name, stage in stages.items()
+            }
+        }
+
+    def echo(self, *, secure: bool) -> Figures:
+        """The floor."""
+        self._say(f"Empty echo server {'with' if secure else 'without'} TLS")
+        answer = self._scene.answers()[0].SerializeToString()
+        keys = self._keys if secure else None
+        with EchoProcess(self._scene.logs / "echo.log") as server:
+            endpoint = replace(self._secure, target=server.listen(answer, keys), method=echo.METHOD)
+            if not secure:
+                endpoint = replace(endpoint, root_certificates="", headers=())
+            found = Caller(self._generator, endpoint, server.pid).brief(self._seconds)
+        sizes = {"request_bytes": len(self._secure.payloads[0]), "response_bytes": len(answer)}
+        return found | sizes
+
+    def _caller(self, endpoint: Endpoint) -> Caller:
+        return Caller(self._generator, endpoint, self._scene.platform.pid("serve"))

@@ -1,0 +1,105 @@
+"""`conductor bench`: the whole of it, in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from conductor_workbench.bench.children import Child
+from conductor_workbench.bench.feature_reads import measure_feature_reads
+from conductor_workbench.bench.figures import Figures, significant
+from conductor_workbench.bench.machine import busy_cores, load_average, machine
+from conductor_workbench.bench.model_runs import measure_model_runs
+from conductor_workbench.bench.predictions import PredictionMeasurements
+from conductor_workbench.bench.scene import Scene, prepared_scene
+from conductor_workbench.bench.server_process import memory
+from conductor_workbench.bench.start_up import measure_start_up
+from conductor_workbench.bench.tables import print_figures
+from conductor_workbench.bench.targets import judge
+from conductor_workbench.progress import ProgressDisplay
+
+_FEATURE_SHARE = 0.2
+"""Of ``seconds``, for each size of each way to read features: there are eighteen."""
+_MODEL_SHARE = 0.1
+_QUIET_SECONDS = 1.0
+
+
+def run_bench(seconds: float, out: Path) -> Figures:
+    """Measure everything on an embedded platform in a temporary folder; print the tables, write the figures to ``out``.
+
+    ``seconds``: length of each measurement. Everything that was started is stopped again, whatever happens. Raises
+    ChildFailed when a part does not come up.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="conductor-bench-") as directory, ProgressDisplay() as display:
+        figures: Figures = {"machine": machine(), "finished_time": "", "seconds_each": seconds, "total_seconds": 0.0}
+        with prepared_scene(Path(directory), display.say) as scene:
+            figures |= _measure(scene, seconds, display)
+    figures["targets"] = judge(figures)
+    figures["finished_time"] = datetime.now(UTC).isoformat(timespec="seconds")
+    figures["total_seconds"] = round(time.monotonic() - began)
+    write_figures(figures, out)
+    # Into a pipe as wide as it is: broken lines are no use there.
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    print_figures(figures, console)
+    console.print(f"Every figure: {out}", highlight=False, soft_wrap=True)
+    return figures
+
+
+def _measure(scene: Scene, seconds: float, display: ProgressDisplay) -> Figures:
+    server_id = scene.platform.pid("serve")
+    found: Figures = {
+        "others": {"busy_cores": busy_cores(_QUIET_SECONDS), "load_average_at_start": load_average()},
+        "memory": {"idle": memory(server_id)},
+    }
+    with Child("conductor_workbench.bench.load", scene.logs / "load.log") as generator:
+        measure = PredictionMeasurements(scene, generator, seconds, display.say)
+        # What is compared stands next to each other: on a shared machine, minutes are different from each other.
+        found["unary"] = measure.unary()
+        found["echo"] = measure.echo(secure=True)
+        found["unary_insecure"] = measure.insecure()
+        found["echo_insecure"] = measure.echo(secure=False)
+        found["unary_traced"] = measure.traced()
+        found["health"] = measure.health()
+        found["batch"] = measure.batch()
+    found["memory"]["after_load"] = memory(server_id)
+    display.say("Reading features, beside Redis and Feast")
+    found["feature_read"] = measure_feature_reads(scene.platform.redis_url, seconds * _FEATURE_SHARE, scene.logs)
+    display.say("Running the model alone")
+    found["model_run"] = measure_model_runs(scene.model, seconds * _MODEL_SHARE)
+    display.say("Starting servers")
+    found["start_up"] = measure_start_up(scene)
+    found["ratios"] = _ratios(found)
+    found["others"]["busy_cores_at_end"] = busy_cores(_QUIET_SECONDS)
+    return found
+
+
+def _ratios(found: Figures) -> Figures:
+    def per_s(name: str) -> float:
+        return float(found[name]["saturation"]["throughput"]["median_per_s"])
+
+    def cpu_ms(name: str) -> float:
+        return float(found[name]["saturation"]["server_cpu_ms_per_request"])
+
+    return {
+        "echo_over_unary_throughput": significant(per_s("echo") / per_s("unary")),
+        "unary_over_echo_server_cpu": significant(cpu_ms("unary") / cpu_ms("echo")),
+        "echo_over_unary_throughput_insecure": significant(per_s("echo_insecure") / per_s("unary_insecure")),
+        "unary_insecure_over_secure_throughput": significant(per_s("unary_insecure") / per_s("unary")),
+        "unary_traced_over_untraced_server_cpu": significant(cpu_ms("unary_traced") / cpu_ms("unary")),
+    }
+
+
+def write_figures(figures: Figures, out: Path) -> None:
+    """Write ``out`` whole or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}")
+    partial.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(out)

@@ -1,0 +1,133 @@
+"""The figures as a person would read them."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from conductor_workbench.bench.figures import Figures
+from conductor_workbench.bench.thirty_fields import ENTITY_COUNTS
+
+_PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
+
+
+def print_figures(figures: Figures, console: Console) -> None:
+    """Print every measurement and every target."""
+    for table in (_latencies(figures), _throughputs(figures), _feature_reads(figures), _model(figures)):
+        console.print(table)
+        console.print()
+    start_up, memory = figures["start_up"], figures["memory"]
+    console.print(
+        f"Start-up to SERVING: {start_up['median_seconds']:.1f} s (median of {start_up['runs']}; "
+        f"{start_up['least_seconds']:.1f} to {start_up['most_seconds']:.1f}). "
+        f"Memory of the server: {memory['idle']['rss_mb']:.0f} MB resident when idle, "
+        f"{memory['after_load']['rss_mb']:.0f} after load ({memory['after_load']['uss_mb']:.0f} its own)."
+    )
+    console.print()
+    console.print(_targets(figures))
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _latencies(figures: Figures) -> Table:
+    table = _table("Latency at fixed rates, ms", "", "a second", "p50", "p95", "p99", "server CPU", "errors")
+    unary = figures["unary"]
+    rows = {
+        "prediction": unary["rate_100"],
+        "prediction, half of saturation": unary["saturation_50_percent"],
+        "prediction, 0.7 of saturation": unary["saturation_70_percent"],
+        "  without contributions": unary["without_contributions"]["rate_100"],
+        "  without TLS and tokens": figures["unary_insecure"]["rate_100"],
+        "  with tracing": figures["unary_traced"]["rate_100"],
+        "empty echo, TLS": figures["echo"]["rate_100"],
+        "empty echo, no TLS": figures["echo_insecure"]["rate_100"],
+        "health check": figures["health"],
+    }
+    for name, found in rows.items():
+        latency = found["latency"]
+        table.add_row(
+            name,
+            f"{found['rate_per_s']:.0f}",
+            *(f"{latency[key]:.2f}" for key in _PERCENTILES),
+            f"{found['server_cpu_ms_per_request']:.2f}",
+            str(sum(found["errors"].values())),
+        )
+    for name, found in figures["batch"].items():
+        if isinstance(found, dict):
+            table.add_row(
+                f"batch of {figures['batch']['size']}, {name.replace('_', ' ')}",
+                f"{found['throughput']['median_per_s']:.0f}",
+                *(f"{found['latency'][key]:.1f}" for key in _PERCENTILES),
+                f"{found['server_cpu_ms_per_request']:.1f}",
+                str(sum(found["errors"].values())),
+            )
+    return table
+
+
+def _throughputs(figures: Figures) -> Table:
+    table = _table("Saturation, answers a second", "", "median", "least", "most", "server CPU ms", "floor / this")
+    echo, echo_insecure = figures["echo"]["saturation"], figures["echo_insecure"]["saturation"]
+    rows = {
+        "prediction": (figures["unary"]["saturation"], echo),
+        "  without contributions": (figures["unary"]["without_contributions"]["saturation"], echo),
+        "  without TLS and tokens": (figures["unary_insecure"]["saturation"], echo_insecure),
+        "  with tracing": (figures["unary_traced"]["saturation"], echo),
+        "empty echo, TLS": (echo, echo),
+        "empty echo, no TLS": (echo_insecure, echo_insecure),
+    }
+    for name, (found, floor) in rows.items():
+        throughput = found["throughput"]
+        table.add_row(
+            name,
+            *(f"{throughput[f'{which}_per_s']:,.0f}" for which in ("median", "least", "most")),
+            f"{found['server_cpu_ms_per_request']:.2f}",
+            f"{floor['throughput']['median_per_s'] / throughput['median_per_s']:.1f}",
+        )
+    for name, found in figures["batch"].items():
+        if isinstance(found, dict):
+            table.add_row(f"rows in batches, {name.replace('_', ' ')}", f"{found['rows_per_s']:,.0f}")
+    return table
+
+
+def _feature_reads(figures: Figures) -> Table:
+    reads = figures["feature_read"]
+    columns = [f"{count} {'entity' if count == 1 else 'entities'}" for count in ENTITY_COUNTS]
+    table = _table(f"Reading {reads['fields']} features, p50 / p95 ms", "", *columns)
+    rows = {
+        "reader: read": "read",
+        "reader: read_block": "read_block",
+        "raw MGET of redis-py": "redis_mget",
+        "Feast on our store": "feast_packed",
+        "Feast on its Redis store": "feast_redis",
+        "  with to_dict()": "feast_redis_values",
+    }
+    found = [reads[f"entities_{count}"] for count in ENTITY_COUNTS]
+    for name, key in rows.items():
+        table.add_row(name, *(f"{beside[key]['p50_ms']:.2f} / {beside[key]['p95_ms']:.2f}" for beside in found))
+    table.add_row("Feast's Redis store / read", *(f"{beside['feast_redis_over_read']:.0f} ×" for beside in found))
+    return table
+
+
+def _model(figures: Figures) -> Table:
+    runs = figures["model_run"]
+    title = f"ONNX Runtime alone, µs ({runs['algorithm']}, {runs['graph_bytes'] / 1e3:.0f} kB)"
+    table = _table(title, "rows", "p50", "p95", "p99")
+    for name, found in runs.items():
+        if isinstance(found, dict):
+            table.add_row(name.removeprefix("rows_"), *(f"{found[key]:.0f}" for key in ("p50_us", "p95_us", "p99_us")))
+    return table
+
+
+def _targets(figures: Figures) -> Table:
+    table = _table("Targets", "", "bound", "measured", "")
+    for target in figures["targets"]:
+        bound = f"≥ {target['at_least']:g}" if "at_least" in target else f"≤ {target['at_most']:g}"
+        measured = "–" if target["measured"] is None else f"{target['measured']:g}"
+        table.add_row(target["what"], bound, measured, "[green]met" if target["met"] else "[red]missed")
+    return table

@@ -1,0 +1,61 @@
+"""What the figures should be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from conductor_workbench.bench.figures import Figures
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure and its bound."""
+
+    what: str
+    path: tuple[str, ...]
+    """Where the figure stands."""
+    bound: float
+    at_least: bool = False
+    """The figure must not be less; else it must not be more."""
+
+    def judge(self, figures: Figures) -> Figures:
+        """The target with the figure and whether it is met; a figure that was not measured meets nothing."""
+        found: Any = figures
+        for name in self.path:
+            found = found.get(name) if isinstance(found, dict) else None
+        met = isinstance(found, int | float) and (found >= self.bound if self.at_least else found <= self.bound)
+        return {
+            "what": self.what,
+            "figure": ".".join(self.path),
+            ("at_least" if self.at_least else "at_most"): self.bound,
+            "measured": found,
+            "met": met,
+        }
+
+
+TARGETS = (
+    Target("Prediction at 100/s, p95 (required)", ("unary", "rate_100", "latency", "p95_ms"), 100.0),
+    Target("Prediction at 100/s, p95 (aimed at)", ("unary", "rate_100", "latency", "p95_ms"), 10.0),
+    Target("Health check, p95", ("health", "latency", "p95_ms"), 10.0),
+    Target("Features of 500 entities × 30, p95", ("feature_read", "entities_500", "read", "p95_ms"), 10.0),
+    Target(
+        "Features of 500 entities × 30, times faster than Feast's stock Redis store",
+        ("feature_read", "entities_500", "feast_redis_over_read"),
+        50.0,
+        at_least=True,
+    ),
+    Target(
+        "The same as one block",
+        ("feature_read", "entities_500", "feast_redis_over_read_block"),
+        50.0,
+        at_least=True,
+    ),
+    Target("Start-up to SERVING", ("start_up", "most_seconds"), 30.0),
+    Target("Resident memory of the server after load", ("memory", "after_load", "rss_mb"), 512.0),
+)
+
+
+def judge(figures: Figures) -> list[Figures]:
+    """Every target."""
+    return [target.judge(figures) for target in TARGETS]
