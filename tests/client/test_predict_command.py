@@ -45,7 +45,7 @@ def test_fallbacks_do_not_pass_as_fresh(run, conductor, method, words):
     conductor.response.provenance.missing_features.append("branch_builds_v1.median")
     result = run()
     assert words in result.stdout
-    assert "missing: branch_builds_v1.median" in result.stdout
+    assert "missing or too old: branch_builds_v1.median" in result.stdout
 
 
 def test_no_claim_is_said(run, conductor):

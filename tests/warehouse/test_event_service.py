@@ -155,7 +155,7 @@ async def test_a_token_is_for_its_own_tenant_only(warehouse_url: str, tmp_path: 
 
 
 async def test_a_database_that_is_down_is_unavailable_and_the_service_recovers(tmp_path: Path) -> None:
-    with EmbeddedPostgres(tmp_path / "postgres") as server:
+    with EmbeddedPostgres(tmp_path / "postgres", keep=False) as server:
         url = server.create_database("service")
         schema.migrate(url)
         async with serving(url, **INSECURE) as target, grpc.aio.insecure_channel(target) as channel:

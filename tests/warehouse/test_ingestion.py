@@ -172,7 +172,7 @@ def test_a_server_that_crashes_loses_nothing_that_was_acknowledged(tmp_path: Pat
     from conductor_warehouse import schema
     from conductor_workbench.embedded import EmbeddedPostgres
 
-    with EmbeddedPostgres(tmp_path / "postgres") as server:
+    with EmbeddedPostgres(tmp_path / "postgres", keep=False) as server:
         url = server.create_database("crash")
         schema.migrate(url)
         acknowledged = 0

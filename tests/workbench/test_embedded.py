@@ -29,7 +29,7 @@ def test_redis_comes_back_empty_on_the_same_address_after_a_crash(own_redis: Emb
 
 
 def test_postgres_keeps_its_data_after_a_crash(tmp_path: Path) -> None:
-    with EmbeddedPostgres(tmp_path / "postgres") as server:
+    with EmbeddedPostgres(tmp_path / "postgres", keep=False) as server:
         with psycopg.connect(server.url) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
         server.kill()

@@ -111,7 +111,7 @@ def test_a_file_that_is_no_events_is_told_by_line(tmp_path: Path) -> None:
 
 
 def replayed(history: History, directory: Path, rate: float | None = None) -> ReplayResult:
-    with Platform(PlatformSettings(directory=directory)) as platform:
+    with Platform(PlatformSettings(directory=directory, keep=False)) as platform:
         return replay_on(platform, history, 0.8, rate=rate)
 
 

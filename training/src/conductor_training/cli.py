@@ -69,9 +69,15 @@ def build_duration(
         rows = [_row(trained) for trained in jobs]
     except (DatabaseNotConfigured, psycopg.Error) as error:
         fail(str(error).strip())
+    if output is OutputFormat.TABLE:
+        rows = [{key: value for key, value in row.items() if key not in _ONLY_JSON} for row in rows]
     print_rows(rows, output, empty="There are no builds to train on: ingest some first.")
     if not any(row["version"] or row["model"] for row in rows if not row["skipped"]):
         raise typer.Exit(1)
+
+
+_ONLY_JSON = ("export_difference_seconds", "kilobytes", "digest")
+"""Told to programs; a table would get too wide."""
 
 
 def _progress(message: str) -> None:

@@ -126,7 +126,7 @@ def replay(
     parent.mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="replay-", dir=parent))
     try:
-        run_replay(events, train_until, rate, remote, directory, predictions, output)
+        run_replay(events, train_until, rate, remote, directory, keep, predictions, output)
     finally:
         if keep:
             typer.echo(f"Kept {directory}", err=True)
@@ -143,6 +143,9 @@ def simulate(
     builds: Annotated[int, typer.Option(min=1, help="Builds of each tenant.")] = 600,
     days: Annotated[int, typer.Option(min=1, help="Length of the history.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same builds, byte for byte.")] = 7,
+    end: Annotated[
+        str, typer.Option(help='When the history ends: a time, or "now" (then the events differ from run to run).')
+    ] = "2025-03-07",
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Make builds of many tenants with known truth: seasons, drift, branches, flaky slowdowns, a cold start.
@@ -151,10 +154,16 @@ def simulate(
     Examples:
       conductor simulate --tenants 8 --builds 2000
       conductor simulate --events simulated.ndjson --truth truth.ndjson --seed 42
+      conductor simulate --events simulated.ndjson --end now
     """
-    from conductor_workbench.simulate.files import write_simulation
+    from conductor_workbench.simulate.files import parse_end, write_simulation
 
-    print_rows(write_simulation(events, truth, tenants=tenants, builds=builds, days=days, seed=seed), output)
+    try:
+        moment = parse_end(end)
+    except ValueError:
+        fail(f'--end takes a time such as 2025-03-07 or 2025-03-07T12:00:00Z, or "now", not {end!r}', USAGE)
+    figures = write_simulation(events, truth, tenants=tenants, builds=builds, days=days, seed=seed, end=moment)
+    print_rows(figures, output)
 
 
 @datasets_commands.command("list")

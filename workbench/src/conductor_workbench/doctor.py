@@ -18,18 +18,20 @@ _LEAST_FREE_BYTES = 1 << 30
 
 def examine(directory: Path) -> list[dict[str, object]]:
     """Findings: what, whether it is as it must be, and details."""
+    python = f"{platform.python_version()} on {os.cpu_count()} cores"
     return [
-        _finding(
-            "Python", lambda: f"{platform.python_version()} on {os.cpu_count()} cores", sys.version_info >= (3, 11)
-        ),
-        _finding(
-            "PostgreSQL", lambda: os.environ.get("CONDUCTOR_DATABASE_URL") or f"embedded: {find_postgres_binaries()}"
-        ),
-        _finding("Redis", lambda: os.environ.get("CONDUCTOR_REDIS_URL") or f"embedded: {find_redis_server()}"),
+        _finding("Python", lambda: python, sys.version_info >= (3, 11)),
+        _finding("PostgreSQL", lambda: _given("CONDUCTOR_DATABASE_URL") or f"embedded: {find_postgres_binaries()}"),
+        _finding("Redis", lambda: _given("CONDUCTOR_REDIS_URL") or f"embedded: {find_redis_server()}"),
         _finding("model store", lambda: os.environ.get("CONDUCTOR_MODEL_STORE") or str(directory / "models")),
         _finding("data sets", _data_sets),
         _finding("free disk", lambda: f"{_free(directory) / 1e9:.1f} GB", _free(directory) > _LEAST_FREE_BYTES),
     ]
+
+
+def _given(variable: str) -> str:
+    # The address itself may hold a password.
+    return f"the one that {variable} names" if os.environ.get(variable) else ""
 
 
 def _finding(what: str, look: Callable[[], str], ok: bool = True) -> dict[str, object]:

@@ -39,11 +39,9 @@ def run_platform(directory: Path, port: int, events_port: int, workers: int, ins
 
 
 def _how_to_call(platform: Platform) -> str:
-    security = (
-        "--insecure"
-        if platform.settings.insecure
-        else f"--ca-file {platform.keys.ca_certificate} --token-file <(conductor token acme -d {platform.directory})"
-    )
+    authority, directory = platform.keys.ca_certificate, platform.directory
+    secure = f"--ca-file {authority} \\\n    --token-file <(conductor token tenant-000 -d {directory})"
+    security = "--insecure" if platform.settings.insecure else secure
     return f"""
 Conductor is up. Stop it with Ctrl-C.
 
@@ -59,7 +57,9 @@ In another shell:
   export CONDUCTOR_DATABASE_URL='{platform.database_url}'
   export CONDUCTOR_REDIS_URL='{platform.redis_url}'
   export CONDUCTOR_MODEL_STORE='{platform.model_store}'
-  conductor simulate --events events.ndjson && conductor ingest events.ndjson && conductor train build-duration
+  conductor simulate --events events.ndjson --end now
+  conductor ingest events.ndjson
+  conductor train build-duration
   conductor predict build-duration --target {platform.prediction_target} {security} \\
-    --tenant acme --repository acme/service --pipeline ci --branch main
+    --tenant tenant-000 --repository tenant-000/service --pipeline ci --branch main
 """

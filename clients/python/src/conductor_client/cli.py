@@ -1,5 +1,6 @@
 """`conductor predict`: ask a server and print the answer as a person would read it."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -120,8 +121,22 @@ def describe(prediction: "BuildDurationPrediction") -> str:
         sign = "" if item.effect.total_seconds() < 0 else "+"
         lines.append(f"  {sign + readable_duration(item.effect):>12}  {item.feature} {value}")
     if prediction.missing_features:
-        lines.append(f"  missing: {', '.join(prediction.missing_features)}")
+        lines.append(f"  missing or too old: {_summary(prediction.missing_features)}")
     return "\n".join(lines)
+
+
+_MOST_NAMES = 3
+
+
+def _summary(features: Sequence[str]) -> str:
+    """Names of features; of a view that lacks many only their number."""
+    views: dict[str, list[str]] = {}
+    for feature in features:
+        views.setdefault(feature.partition(".")[0], []).append(feature)
+    return ", ".join(
+        f"{view} ({len(names)} features)" if len(names) > _MOST_NAMES else ", ".join(names)
+        for view, names in views.items()
+    )
 
 
 def _origin(prediction: "BuildDurationPrediction") -> str:

@@ -26,14 +26,20 @@ _MAX_REASON_BYTES = 2000
 
 def main() -> None:
     """Answer until standard input ends."""
-    with tempfile.TemporaryDirectory(prefix="conductor-verify-") as empty:
-        os.chdir(empty)
-        while len(header := sys.stdin.buffer.read(HEADER.size)) == HEADER.size:
-            manifest_size, graph_size, memory_bytes, seconds = HEADER.unpack(header)
-            manifest = _read(sys.stdin.buffer, manifest_size)
-            refused = _in_fork(manifest, _read(sys.stdin.buffer, graph_size), memory_bytes, seconds)
-            sys.stdout.write(json.dumps({"refused": refused}) + "\n")
-            sys.stdout.flush()
+    _leave_for_nowhere()
+    while len(header := sys.stdin.buffer.read(HEADER.size)) == HEADER.size:
+        manifest_size, graph_size, memory_bytes, seconds = HEADER.unpack(header)
+        manifest = _read(sys.stdin.buffer, manifest_size)
+        refused = _in_fork(manifest, _read(sys.stdin.buffer, graph_size), memory_bytes, seconds)
+        sys.stdout.write(json.dumps({"refused": refused}) + "\n")
+        sys.stdout.flush()
+
+
+def _leave_for_nowhere() -> None:
+    """Work in a folder that is gone: no relative path leads anywhere, and nothing is left behind when we are killed."""
+    nowhere = tempfile.mkdtemp(prefix="conductor-verify-")
+    os.chdir(nowhere)
+    Path(nowhere).rmdir()
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:

@@ -48,7 +48,7 @@ def fit_tenant(frame: BuildFrame, progress: Progress) -> Fitted:
     """A tenant's own model. Raises TooLittleHistory."""
     rows = trainable(frame)
     if len(rows.rows) < LEAST_TENANT_ROWS:
-        raise TooLittleHistory(f"{len(rows.rows)} usable builds, a model of its own takes {LEAST_TENANT_ROWS}")
+        raise TooLittleHistory(f"usable builds: {len(rows.rows)}; a model of its own takes {LEAST_TENANT_ROWS}")
     backtest = run_backtest(rows, progress)
     selection = select(backtest)
     scores = conformity_scores(backtest, selection.chosen)
@@ -73,7 +73,7 @@ def fit_global(frame: BuildFrame, progress: Progress) -> Fitted:
     rows = trainable(frame)
     if len(rows.rows) < LEAST_GLOBAL_ROWS:
         raise TooLittleHistory(
-            f"{len(rows.rows)} usable builds of all tenants, the global model takes {LEAST_GLOBAL_ROWS}"
+            f"usable builds of all tenants: {len(rows.rows)}; the global model takes {LEAST_GLOBAL_ROWS}"
         )
     progress("backtest")
     backtest = _split_in_time(rows)

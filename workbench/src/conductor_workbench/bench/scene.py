@@ -93,11 +93,11 @@ class Scene:
 def prepared_scene(directory: Path, say: Callable[[str], None]) -> Iterator[Scene]:
     """A platform with models that serve; stopped on the way out. Raises ChildFailed when a part does not come up."""
     last = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=5)
-    builds = simulate(Simulation(tenants=2, builds=_BUILDS, days=_DAYS, start=last - timedelta(days=_DAYS)))
+    builds = simulate(Simulation(tenants=2, builds=_BUILDS, days=_DAYS, end=last))
     events = [event for queued, completed, _ in builds for event in (queued, completed)]
     tenant_id = events[0].tenant_id
     write_events(events, directory / "events.ndjson")
-    settings = PlatformSettings(directory=directory / "platform", redis_tcp=True)
+    settings = PlatformSettings(directory=directory / "platform", redis_tcp=True, keep=False)
     with Platform(settings, say) as platform:
         say(f"Ingesting {len(events):,} events of simulated builds")
         platform.run("ingest", str(directory / "events.ndjson"))

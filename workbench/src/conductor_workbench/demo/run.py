@@ -45,7 +45,7 @@ def run_demo(directory: Path, rate: float, output: OutputFormat) -> None:
     with ProgressDisplay() as display, SpanReceiver() as spans:
         source, history = _builds(directory / "events.ndjson", display)
         display.say(f"Builds: {source}")
-        settings = PlatformSettings(directory=directory / "platform")
+        settings = PlatformSettings(directory=directory / "platform", keep=False)
         with Platform(settings, display.say, environment=spans.environment) as platform:
             result = replay_on(platform, history, HISTORY_SHARE, progress=display.step, say=display.say)
             display.say(f"Asking {LOAD_REQUESTS:,} times at {rate:g} requests a second")

@@ -51,6 +51,8 @@ class PlatformSettings:
     """Worker processes of the prediction server."""
     insecure: bool = False
     """Without TLS and tokens."""
+    keep: bool = True
+    """Keep the embedded database; without it, it begins empty and is removed at the end."""
     redis_tcp: bool = False
     """Embedded Redis on a TCP port instead of a private socket."""
 
@@ -127,12 +129,13 @@ class Platform:
             self.keys.ensure()
         if not self.database_url:
             self._progress("Starting PostgreSQL")
-            self.postgres = self._stack.enter_context(EmbeddedPostgres(self.directory / "postgres"))
+            embedded_postgres = EmbeddedPostgres(self.directory / "postgres", keep=self.settings.keep)
+            self.postgres = self._stack.enter_context(embedded_postgres)
             self.database_url = self.postgres.create_database(DATABASE)
         if not self.redis_url:
             self._progress("Starting Redis")
-            embedded = EmbeddedRedis(self.directory / "redis", tcp=self.settings.redis_tcp)
-            self.redis = self._stack.enter_context(embedded)
+            embedded_redis = EmbeddedRedis(self.directory / "redis", tcp=self.settings.redis_tcp)
+            self.redis = self._stack.enter_context(embedded_redis)
             self.redis_url = self.redis.url
         self._progress("Migrating the warehouse")
         self.run("warehouse", "migrate")

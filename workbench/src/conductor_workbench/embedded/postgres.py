@@ -33,19 +33,22 @@ def find_postgres_binaries() -> Path:
 
 
 class EmbeddedPostgres:
-    """PostgreSQL on a private Unix socket, its data under ``directory`` and kept between starts.
+    """PostgreSQL on a private Unix socket, its data under ``directory``.
 
     PostgreSQL refuses to run as root. Started by root it runs as ``nobody``, and where ``nobody`` can't reach
     ``directory`` its data stand in the system's folder for temporary files instead (see :attr:`data`).
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, keep: bool = True) -> None:
+        """Without ``keep`` nothing of an earlier run is used, and nothing is left."""
         directory = directory.absolute()
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         if self._user is not None and not _everybody_may_enter(directory):
             name = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
             directory = Path(tempfile.gettempdir()) / f"conductor-postgres-{name}"
         self.directory = directory
+        self._keep = keep
+        self._started = False
         self.data = directory / "data"
         self._log = directory / "postgres.log"
         self._socket_directory = Path(tempfile.mkdtemp(prefix="conductor-pg-"))
@@ -69,6 +72,9 @@ class EmbeddedPostgres:
 
     def start(self) -> Self:
         """Create the data folder if there is none, start, and wait until it answers."""
+        if not self._keep and not self._started:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        self._started = True
         self.directory.mkdir(parents=True, exist_ok=True)
         self._socket_directory.mkdir(exist_ok=True)
         self._own(self.directory)
@@ -112,6 +118,8 @@ class EmbeddedPostgres:
             child.stop(self._process, signal.SIGINT)
             self._process = None
         shutil.rmtree(self._socket_directory, ignore_errors=True)
+        if not self._keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _initialise(self, binaries: Path) -> None:
         # Made beside its place and renamed: an interrupted first start leaves nothing half-made.

@@ -47,6 +47,7 @@ def run_replay(
     rate: float | None,
     remote: RemoteOptions | None,
     directory: Path,
+    keep: bool,
     predictions: Path | None,
     output: OutputFormat,
 ) -> None:
@@ -57,7 +58,7 @@ def run_replay(
             if not history.builds:
                 fail("there is no build.queued event in these files")
             if remote is None:
-                with Platform(PlatformSettings(directory=directory), display.say) as platform:
+                with Platform(PlatformSettings(directory=directory, keep=keep), display.say) as platform:
                     result = replay_on(platform, history, share, rate=rate, progress=display.step, say=display.say)
             else:
                 result = asyncio.run(_replay_remote(remote, history, share, rate, display))

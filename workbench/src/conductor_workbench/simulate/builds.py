@@ -37,11 +37,17 @@ class Simulation:
     """Builds of each tenant but the cold-start one."""
     days: int = 60
     seed: int = 7
-    start: datetime = datetime(2025, 1, 6, tzinfo=UTC)
+    end: datetime = datetime(2025, 3, 7, tzinfo=UTC)
+    """When the history ends."""
 
     def __post_init__(self) -> None:
         if self.tenants < 1 or self.builds < 1 or self.days < 1:
             raise ValueError("tenants, builds and days must be at least 1")
+
+    @property
+    def start(self) -> datetime:
+        """When the history begins."""
+        return self.end - timedelta(days=self.days)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,18 @@ from conductor_workbench.simulate.builds import Simulation, Truth, simulate
 
 
 def write_simulation(
-    events: Path | None, truth: Path | None, *, tenants: int, builds: int, days: int, seed: int
+    events: Path | None,
+    truth: Path | None,
+    *,
+    tenants: int,
+    builds: int,
+    days: int,
+    seed: int,
+    end: datetime | None = None,
 ) -> list[dict[str, object]]:
     """Simulate; write what a path is given for. Returns a row of figures per tenant."""
-    simulated = list(simulate(Simulation(tenants=tenants, builds=builds, days=days, seed=seed)))
+    settings = Simulation(tenants=tenants, builds=builds, days=days, seed=seed)
+    simulated = list(simulate(settings if end is None else replace(settings, end=end)))
     if events is not None:
         write_events((event for queued, completed, _ in simulated for event in (queued, completed)), events)
     if truth is not None:
@@ -39,3 +48,11 @@ def write_simulation(
         }
         for tenant, facts in by_tenant.items()
     ]
+
+
+def parse_end(text: str) -> datetime:
+    """A moment from ISO 8601 (UTC unless it says otherwise) or "now". Raises ValueError."""
+    if text == "now":
+        return datetime.now(UTC).replace(microsecond=0)
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
