@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any, Self
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from conductor_client.settings import ConductorSettings
 
 ASYMMETRIC_ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
@@ -18,16 +17,8 @@ class SettingsInvalid(ValueError):
     """The settings do not allow to start; the message says what to change."""
 
 
-class RpcSettings(BaseSettings):
+class RpcSettings(ConductorSettings):
     """Settings of a Conductor gRPC process, read once and frozen."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="CONDUCTOR_",
-        frozen=True,
-        extra="ignore",
-        use_attribute_docstrings=True,
-        validate_default=True,
-    )
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -74,24 +65,6 @@ class RpcSettings(BaseSettings):
 
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least severe level that is logged."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then the environment, then the file in CONDUCTOR_SETTINGS_FILE (default ``conductor.toml``)."""
-        file = Path(os.environ.get("CONDUCTOR_SETTINGS_FILE", "conductor.toml"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
-
-    @classmethod
-    def from_flags(cls, **flags: Any) -> Self:
-        """Settings with the flags that were given; a flag that is None was not given."""
-        return cls(**{name: value for name, value in flags.items() if value is not None})
 
     def require_security(self) -> None:
         """Refuse to go on without TLS and an authenticator, unless ``insecure`` was said.

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from conductor_rpc.settings import RpcSettings
 
 
 class ServerSettings(RpcSettings):
     """Settings of ``conductor serve``, read once and frozen."""
-
-    # Pydantic keeps names that begin with "model_" to itself unless told otherwise.
-    model_config = SettingsConfigDict(protected_namespaces=())
 
     workers: int = Field(default=1, ge=1, le=64)
     """Processes that share the port. With more than one, a supervisor replaces those that die."""

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any, Self
-
 from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from conductor_client.settings import ConductorSettings
 
 
-class WarehouseSettings(BaseSettings):
+class WarehouseSettings(ConductorSettings):
     """Where the warehouse is and how it is fed. Read once, then frozen."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="CONDUCTOR_", extra="ignore", frozen=True, use_attribute_docstrings=True
-    )
 
     database_url: str | None = None
     """The warehouse: ``postgresql://user@host/database``, a Unix socket as ``…/database?host=/folder``."""
@@ -35,24 +28,6 @@ class WarehouseSettings(BaseSettings):
     """How often the tailing writer looks at the logs and at Redis when nobody wakes it."""
     tail_retry_seconds: float = Field(default=5.0, gt=0)
     """Longest pause between attempts while Redis or PostgreSQL does not answer."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then the environment, then the file in CONDUCTOR_SETTINGS_FILE (default ``conductor.toml``)."""
-        file = Path(os.environ.get("CONDUCTOR_SETTINGS_FILE", "conductor.toml"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
-
-    @classmethod
-    def from_flags(cls, **flags: Any) -> Self:
-        """Settings with the flags that were given; a flag that is None was not given."""
-        return cls(**{name: value for name, value in flags.items() if value is not None})
 
     def require_database_url(self) -> str:
         """The database's address; raises :class:`DatabaseNotConfigured` when none is set."""
