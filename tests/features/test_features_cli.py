@@ -41,7 +41,7 @@ def test_get_prints_a_row_and_fails_without_one(redis_url: str) -> None:
     assert code == 0 and row["event_time"] == "2026-11-21T00:00:00+00:00"
     assert (row["tenant_id"], row["queued_count_1h"], row["running_count"]) == ("a=b", 1.0, None)
     code, _, error = invoke("get", TENANT_LOAD.key, "--entity", "tenant_id=b", "--redis-url", redis_url)
-    assert (code, error) == (1, "Error: tenant_load_v1 of b: absent\n")
+    assert (code, error) == (1, "Error: tenant_load_v1 of b: not filled in yet\n")
 
 
 @pytest.mark.parametrize(
