@@ -16,9 +16,10 @@ import pytest
 import redis
 import uvloop
 
+from conductor_features.filling import position_key, replaying_mark
 from conductor_features.keys import entity_key
 from conductor_features.reader import OnlineReader, OnlineStoreUnavailable
-from conductor_features.rows import ABSENT, FeatureRow, Missing
+from conductor_features.rows import ABSENT, UNFILLED, FeatureRow, Missing
 from conductor_features.views import PIPELINE_BUILDS, TENANT_LOAD
 from conductor_features.writer import WriteResult, write_rows
 from conductor_workbench.embedded import EmbeddedRedis
@@ -61,6 +62,7 @@ async def wait_until_connected(reader: OnlineReader, seconds: float = 2.0) -> No
 async def test_rows_of_several_views_come_in_order(client: redis.Redis, reader: OnlineReader) -> None:
     fill(client, 3)
     write_rows(client, TENANT_LOAD, [(("acme",), NOW, [4.0, None])])
+    client.set(position_key(TENANT_LOAD.key), b"epoch 7 1")
     answers = await reader.read(
         [
             (PIPELINE_BUILDS, entity(2)),
@@ -125,7 +127,25 @@ async def test_a_changed_value_is_missing_and_counted(client: redis.Redis, reade
 
 async def test_a_key_of_another_type_is_absent(client: redis.Redis, reader: OnlineReader) -> None:
     client.rpush(entity_key(PIPELINE_BUILDS.key, entity(0)), b"x")
+    client.set(position_key(PIPELINE_BUILDS.key), b"epoch 7 1")
     assert await reader.read([(PIPELINE_BUILDS, entity(0))]) == [ABSENT]
+
+
+async def test_absent_is_said_only_of_views_that_are_filled(client: redis.Redis, reader: OnlineReader) -> None:
+    fill(client, 1)
+    asked = [(PIPELINE_BUILDS, entity(0)), (PIPELINE_BUILDS, entity(1)), (TENANT_LOAD, ("acme",))]
+
+    async def absent() -> list[FeatureRow | Missing]:
+        first, *others = await reader.read(asked)
+        assert row_of(first).values[0] == 0.0
+        return others
+
+    assert await absent() == [UNFILLED, UNFILLED]
+    client.set(position_key(PIPELINE_BUILDS.key), replaying_mark())
+    client.set(position_key(TENANT_LOAD.key), b"epoch 7 1")
+    assert await absent() == [UNFILLED, ABSENT]
+    client.set(position_key(PIPELINE_BUILDS.key), b"epoch 7 1")
+    assert await absent() == [ABSENT, ABSENT]
 
 
 async def test_the_later_event_time_wins_whatever_the_order(client: redis.Redis, reader: OnlineReader) -> None:
@@ -325,4 +345,4 @@ async def test_starting_does_not_need_redis(own_redis: EmbeddedRedis) -> None:
             await reader.read([(TENANT_LOAD, ("acme",))])
         await asyncio.to_thread(own_redis.start)
         await wait_until_connected(reader, 1.0)
-        assert await reader.read([(TENANT_LOAD, ("acme",))]) == [ABSENT]
+        assert await reader.read([(TENANT_LOAD, ("acme",))]) == [UNFILLED]

@@ -23,7 +23,8 @@ from onnx import TensorProto, helper
 from conductor.model.v1.model_manifest_pb2 import GoldenRequest, InputColumn, ModelManifest
 from conductor.prediction.v1 import prediction_service_pb2_grpc
 from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationRequest
-from conductor_features.views import PIPELINE_BUILDS, TENANT_LOAD
+from conductor_features.filling import position_key
+from conductor_features.views import PIPELINE_BUILDS, TENANT_LOAD, VIEWS
 from conductor_features.writer import write_rows
 from conductor_model_store import ModelStore, ModelVersion
 from conductor_rpc.telemetry import OFF, Telemetry
@@ -134,6 +135,8 @@ def write_features(
     for name, value in fields.items():
         values[PIPELINE_BUILDS.field_index[name]] = value
     with redis.Redis.from_url(redis_url) as client:
+        for view in VIEWS:  # as the tailing writer leaves it: what is not there does not exist
+            client.set(position_key(view), b"epoch 7 1")
         write_rows(client, PIPELINE_BUILDS, [((tenant_id, repository, "ci"), moment, values)])
         if load:
             loads = [math.nan] * len(TENANT_LOAD.fields)

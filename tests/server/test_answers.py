@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from conductor.prediction.v1.build_duration_pb2 import BatchPredictBuildDurationsRequest
 from conductor.prediction.v1.provenance_pb2 import PredictionMethod
+from conductor_features.filling import position_key
 from conductor_features.keys import entity_key
 from conductor_features.views import REPOSITORY_BUILDS
 from conductor_features.writer import write_rows
@@ -203,6 +204,11 @@ async def test_nullable_columns_do_not_degrade_unless_unreadable(redis_url, stor
     publish(store, change=nullable)
     write_features(redis_url, load=False)
     async with serving(redis_url, store) as server:
+        with redis.Redis.from_url(redis_url) as redis_client:
+            position = redis_client.getdel(position_key("tenant_load_v1"))
+            answer = await server.predict(request())  # an online store that is being filled: nobody knows
+            assert (answer.provenance.method, answer.interval.coverage) == (DEGRADED, 0)
+            redis_client.set(position_key("tenant_load_v1"), position)
         for _ in ("absent", "too old"):
             answer = await server.predict(request())
             assert list(answer.provenance.missing_features) == ["tenant_load_v1.running_count"]

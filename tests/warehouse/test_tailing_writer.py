@@ -20,12 +20,13 @@ import pytest
 import redis
 
 from conductor_features.codec import decode
+from conductor_features.filling import position_key
 from conductor_features.keys import entity_key
 from conductor_features.rows import to_microseconds
 from conductor_features.views import VIEWS
 from conductor_warehouse import feature_log, schema
 from conductor_warehouse.ingestion import ingest
-from conductor_warehouse.tailing_writer import TailingWriter, lags, position_key, tail
+from conductor_warehouse.tailing_writer import TailingWriter, lags, tail
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 from warehouse.histories import (
     START,
@@ -138,7 +139,7 @@ def test_an_acknowledged_event_is_online_within_a_second(warehouse_url: str, red
         psycopg.connect(warehouse_url, autocommit=True) as connection,
         redis.Redis.from_url(redis_url) as client,
     ):
-        until(lambda: bool(client.get(position_key(view))))
+        until(lambda: bool(client.get(position_key(view.key))))
         for number in range(40):
             build = Build(f"b{number}", START + number * SECOND, None)
             ingest(connection, [queued_event(build)])
@@ -206,7 +207,7 @@ def test_a_redis_that_served_another_database_is_filled_from_this_one(
 
 
 def test_it_survives_a_restart_of_postgres(tmp_path: Path, redis_url: str) -> None:
-    with EmbeddedPostgres(tmp_path / "postgres") as server:
+    with EmbeddedPostgres(tmp_path / "postgres", keep=False) as server:
         url = server.create_database("restarted")
         schema.migrate(url)
         with tailing(url, redis_url):

@@ -81,6 +81,37 @@ def decode_block(
     Returns values ``[n, field_count]`` (NaN where there is none), event times in microseconds ``[n]`` (0 where there
     is none), and ``ok [n]``. ``stored[i]`` is None where the store holds nothing.
     """
+    block, ok = _checked_block(keys, stored, field_count)
+    values = np.where(ok[:, None], block["values"], np.nan)
+    return values, np.where(ok, block["event_time"], 0), ok
+
+
+def decode_rows(
+    keys: Sequence[bytes], stored: Sequence[bytes | None], field_count: int
+) -> list[FeatureRow | CorruptValue | None]:
+    """Unpack many values of one view as :func:`decode` does; what it would raise stands in the value's place."""
+    block, ok = _checked_block(keys, stored, field_count)
+    rows: list[FeatureRow | CorruptValue | None] = list(
+        map(FeatureRow, block["event_time"].tolist(), block["written_time"].tolist(), block["values"])
+    )
+    for at in np.flatnonzero(~ok).tolist():
+        value = stored[at]
+        rows[at] = None if value is None else decode_or_reason(keys[at], value, field_count)
+    return rows
+
+
+def decode_or_reason(key: bytes, value: bytes, field_count: int) -> FeatureRow | CorruptValue:
+    """As :func:`decode`, but gives the error instead of raising it."""
+    try:
+        return decode(key, value, field_count)
+    except CorruptValue as error:
+        return error
+
+
+def _checked_block(
+    keys: Sequence[bytes], stored: Sequence[bytes | None], field_count: int
+) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
+    """Values as records ``[n]``, and which of them may be used ``[n]``."""
     size = value_bytes(field_count)
     filler = bytes(size)
     block = np.frombuffer(
@@ -96,8 +127,7 @@ def decode_block(
         & (block["field_count"] == field_count)
         & (block["identity"] == identities).all(axis=1)
     )
-    values = np.where(ok[:, None], block["values"], np.nan)
-    return values, np.where(ok, block["event_time"], 0), ok
+    return block, ok
 
 
 @lru_cache(maxsize=64)

@@ -30,15 +30,18 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from conductor_features.codec import CorruptValue, decode, decode_block
+from conductor_features.codec import CorruptValue, decode_block, decode_or_reason, decode_rows
+from conductor_features.filling import is_filled, position_key
 from conductor_features.keys import entity_key
-from conductor_features.rows import ABSENT, FeatureRow, Missing
+from conductor_features.rows import ABSENT, UNFILLED, FeatureRow, Missing
 from conductor_features.views import View
 
 _LOG = logging.getLogger(__name__)
 
 _MGET_KEYS = 1_000
 """More keys than this are asked for in several commands of one round trip, so that Redis serves others in between."""
+_BLOCK_KEYS = 32
+"""This many rows and more are decoded together, view by view: fewer take longer that way."""
 _EXCHANGE_KEYS = 4_000
 """Waiting requests beyond this many keys are left for the next round trip."""
 _HEARTBEAT_SECONDS = 0.25
@@ -151,23 +154,40 @@ class OnlineReader:
     async def read(self, requests: Sequence[tuple[View, tuple[str, ...]]]) -> list[FeatureRow | Missing]:
         """Rows of the asked (view, entity), in order, in one round trip; a refused value is :class:`Missing`.
 
-        Says nothing about age: look at the rows' event times. Raises :class:`OnlineStoreUnavailable` within the
-        timeout, ValueError for an entity that is not of its view. May be cancelled at any moment.
+        A row that is not there is ABSENT where its view was filled in, else UNFILLED. Says nothing about age: look at
+        the rows' event times. Raises :class:`OnlineStoreUnavailable` within the timeout, ValueError for an entity that
+        is not of its view. May be cancelled at any moment.
         """
         keys = [_key(view, entity) for view, entity in requests]
-        stored = await self._fetch(keys)
-        rows: list[FeatureRow | Missing] = []
-        for (view, _), key, value in zip(requests, keys, stored, strict=True):
-            if value is None:
-                self.statistics.absent += 1
-                rows.append(ABSENT)
-                continue
-            try:
-                rows.append(decode(key, value, len(view.fields)))
-            except CorruptValue as error:
-                self.statistics.corrupt += 1
-                rows.append(Missing(f"corrupt: {error}"))
+        views = {view.key: view for view, _ in requests}
+        # The positions before the rows: what is filled by then stays so for as long as the connection does.
+        positions_and_rows = await self._fetch([*map(position_key, views), *keys])
+        positions, stored = positions_and_rows[: len(views)], positions_and_rows[len(views) :]
+        absent = {key: ABSENT if is_filled(at) else UNFILLED for key, at in zip(views, positions, strict=True)}
+        if len(keys) < _BLOCK_KEYS:
+            return [
+                self._row(None if value is None else decode_or_reason(key, value, len(view.fields)), absent[view.key])
+                for (view, _), key, value in zip(requests, keys, stored, strict=True)
+            ]
+        places: dict[str, list[int]] = {key: [] for key in views}
+        for at, (view, _) in enumerate(requests):
+            places[view.key].append(at)
+        rows: list[FeatureRow | Missing] = [ABSENT] * len(keys)
+        for view_key, of_view in places.items():
+            fields = len(views[view_key].fields)
+            found = decode_rows([keys[at] for at in of_view], [stored[at] for at in of_view], fields)
+            for at, row in zip(of_view, found, strict=True):
+                rows[at] = row if type(row) is FeatureRow else self._row(row, absent[view_key])
         return rows
+
+    def _row(self, found: FeatureRow | CorruptValue | None, absent: Missing) -> FeatureRow | Missing:
+        if isinstance(found, FeatureRow):
+            return found
+        if found is None:
+            self.statistics.absent += 1
+            return absent
+        self.statistics.corrupt += 1
+        return Missing(f"corrupt: {found}")
 
     async def read_block(
         self, view: View, entities: Sequence[Sequence[str]]
@@ -328,4 +348,4 @@ def _pack(*arguments: bytes) -> bytes:
 def _key(view: View, entity: Sequence[str]) -> bytes:
     if len(entity) != len(view.entity):
         raise ValueError(f"{view.key} is of ({', '.join(view.entity)}), not of {len(entity)} parts")
-    return entity_key(view.key, entity)
+    return entity_key(view.key, tuple(entity))

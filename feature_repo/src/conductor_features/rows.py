@@ -12,9 +12,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class FeatureRow:
-    """Feature values of one entity as of a moment."""
+    """Feature values of one entity as of a moment. Not to be changed.
+
+    It is not frozen: a frozen one takes three times as long to make, and a batch makes thousands.
+    """
 
     event_time_us: int
     """Moment that the values are as of, in microseconds since the epoch."""
@@ -34,7 +37,7 @@ class Missing:
     """There is no usable row."""
 
     reason: str
-    """``absent``, or ``corrupt: …``."""
+    """``absent``, ``not filled in yet`` or ``corrupt: …``."""
 
     @property
     def corrupt(self) -> bool:
@@ -43,6 +46,9 @@ class Missing:
 
 
 ABSENT = Missing("absent")
+"""There is no such row."""
+UNFILLED = Missing("not filled in yet")
+"""The row is not there, and nor may others be: the online store lost its data, or never had this view's."""
 
 
 def to_microseconds(moment: datetime) -> int:

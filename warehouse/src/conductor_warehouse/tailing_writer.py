@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow
 from redis import Redis
 from redis.exceptions import RedisError
 
+from conductor_features.filling import position_key, replaying_mark
 from conductor_features.views import VIEWS, View
 from conductor_features.writer import WriteRow, write_rows
 from conductor_warehouse.feature_log import CHANNEL
@@ -65,11 +66,6 @@ class Lag:
     """Committed rows that the writer has not carried."""
     seconds: float
     """Since the oldest of them was written; 0 for none."""
-
-
-def position_key(view: View) -> str:
-    """Redis key that says up to where the log has been carried into this Redis; one that lost its data has none."""
-    return f"conductor:tail:{view.key}"
 
 
 class TailingWriter:
@@ -145,7 +141,7 @@ class TailingWriter:
 
     def _carry(self, reading: Connection[Any], redis: Redis, view: View, stop: threading.Event) -> bool:
         epoch, carried = _cursor(reading, view)
-        key = position_key(view)
+        key = position_key(view.key)
         stored = cast(bytes | None, redis.get(key))
         position = _parse(stored, epoch)
         if stored is None or position is None:
@@ -165,10 +161,10 @@ class TailingWriter:
 
     def _replay(self, reading: Connection[Any], redis: Redis, view: View, epoch: str, carried: Position) -> bytes:
         """Write each entity's latest row among those carried before; returns the position as stored in Redis."""
-        key = position_key(view)
+        key = position_key(view.key)
         # A mark first, replaced by the position only if it is still there at the end: if Redis restarts in between,
         # both the mark and the rows written before are gone.
-        mark = f"replaying {uuid4()}".encode()
+        mark = replaying_mark()
         redis.set(key, mark)
         count = 0
         for rows in self._latest(reading, view, carried):
@@ -271,7 +267,7 @@ def _parse(stored: bytes | None, epoch: str) -> Position | None:
     return Position(int(parts[1]), int(parts[2]))
 
 
-def _move(redis: Redis, key: str, old: bytes, new: bytes) -> bytes:
+def _move(redis: Redis, key: bytes, old: bytes, new: bytes) -> bytes:
     if old != new and not redis.eval(_MOVE, 1, key, old, new):
         raise _PositionLost
     return new

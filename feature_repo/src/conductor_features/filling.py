@@ -1,0 +1,26 @@
+"""Whether a Redis has been filled with a view's rows: what tells "there is no such row" from "not yet here".
+
+A Redis that was restarted is empty, and for a while holds some views and not others. Whoever fills it keeps a position
+per view in it, which is lost with the rows; a row that is absent beside it really does not exist.
+"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+_REPLAYING = b"replaying "
+
+
+def position_key(view_key: str) -> bytes:
+    """Redis key of a view's position: up to where its log has been carried into this Redis; absent in an empty one."""
+    return b"conductor:tail:" + view_key.encode()
+
+
+def replaying_mark() -> bytes:
+    """What stands in the position's place while the view is being filled; no two are alike."""
+    return _REPLAYING + str(uuid4()).encode()
+
+
+def is_filled(position: bytes | None) -> bool:
+    """Whether a position says that every entity's row is there."""
+    return position is not None and not position.startswith(_REPLAYING)
