@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 
 from conductor_rpc.telemetry import Telemetry
+
+_FLUSH_SECONDS = 2.0
+"""How long a process that ends waits for its collector."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_{}_ENDPOINT")
 
@@ -41,16 +45,29 @@ def telemetry_from_environment(service_name: str) -> tuple[Telemetry, Callable[[
 
     name = os.environ.get("OTEL_SERVICE_NAME", service_name)
     resource = Resource.create({"service.name": name, "service.instance.id": str(os.getpid())})
-    tracer_provider = TracerProvider(resource=resource) if traces else None
-    if tracer_provider is not None:
-        tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    reader = PeriodicExportingMetricReader(OTLPMetricExporter()) if metrics else None
-    meter_provider = MeterProvider([reader], resource=resource) if reader is not None else None
+    tracer_provider, meter_provider = None, None
+    closing: list[Callable[[], None]] = []
+    if traces:
+        spans = OTLPSpanExporter()
+        tracer_provider = TracerProvider(resource=resource)
+        tracer_provider.add_span_processor(BatchSpanProcessor(spans))
+        closing.append(lambda: _close(tracer_provider.force_flush, spans.shutdown, tracer_provider.shutdown))
+    if metrics:
+        points = OTLPMetricExporter()
+        meter_provider = MeterProvider([PeriodicExportingMetricReader(points)], resource=resource)
+        closing.append(lambda: _close(meter_provider.force_flush, points.shutdown, meter_provider.shutdown))
 
     def close() -> None:
-        if tracer_provider is not None:
-            tracer_provider.shutdown()
-        if meter_provider is not None:
-            meter_provider.shutdown(timeout_millis=3000)
+        for close_provider in closing:
+            close_provider()
 
     return Telemetry(tracer_provider, meter_provider), close
+
+
+def _close(flush: Callable[[], object], stop_exporting: Callable[[], object], shut_down: Callable[[], object]) -> None:
+    """Flush for a while, then give up what is left: a collector that hangs must not keep a server from ending."""
+    flushing = threading.Thread(target=flush, name="telemetry-flush", daemon=True)
+    flushing.start()
+    flushing.join(_FLUSH_SECONDS)
+    stop_exporting()
+    shut_down()

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from faults.scene import Scene
+
+
+@pytest.fixture(scope="package")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """One platform for all faults: each test leaves it as it found it, serving in full."""
+    with Scene(tmp_path_factory.mktemp("scene")) as scene:
+        yield scene
+
+
+@pytest.fixture
+def figure(record_property):
+    """Records a figure: printed with ``-s``, and kept in ``--junit-xml`` reports."""
+
+    def record(**figures: object) -> None:
+        for name, value in figures.items():
+            record_property(name, value)
+        print("\n    " + ", ".join(f"{n} {v:.4g}" if isinstance(v, float) else f"{n} {v}" for n, v in figures.items()))
+
+    return record

@@ -1,0 +1,53 @@
+"""F15: a telemetry collector that accepts and hangs, and one that is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+
+import pytest
+
+from faults.scene import LATENCY_SECONDS, Reply, Scene, explain, labels, percentile, wrong
+
+EXIT_SECONDS = 15.0
+
+
+@pytest.mark.parametrize("collector", ["hangs", "is absent"])
+async def test_the_collector(scene: Scene, figure, collector: str) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        if collector == "hangs":
+            listening.listen()  # accepted by the kernel, answered by nobody
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{listening.getsockname()[1]}",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "OTEL_BSP_MAX_QUEUE_SIZE": "64",
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "16",
+            "OTEL_METRIC_EXPORT_INTERVAL": "200",
+        }
+        async with scene.serving("--grace", "0", **environment) as process:
+            async with (
+                scene.asking(process.address) as asking,  # type: ignore[attr-defined]
+                scene.asking() as calm,
+            ):
+                baseline: list[Reply] = []
+
+                async def during(replies: list[Reply]) -> None:
+                    baseline.extend(await calm.load(40, lambda _: asyncio.sleep(2.5)))
+
+                for number in range(len(scene.questions)):
+                    await asking.ask(number)
+                replies = await asking.load(40, during)
+            process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert await asyncio.wait_for(process.wait(), EXIT_SECONDS) == 0
+            gone = time.monotonic() - began
+    found = wrong(scene, replies)
+    figure(
+        wrong=f"{len(found)} of {len(replies)}", p95=percentile(replies), p95_without=percentile(baseline), exit=gone
+    )
+    assert not found, explain(found)
+    assert all(reply.full for reply in replies), labels(replies)
+    assert percentile(replies) <= min(LATENCY_SECONDS, 2 * percentile(baseline) + 0.01)
