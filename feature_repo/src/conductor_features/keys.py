@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 PREFIX = b"cf1:"
@@ -10,12 +11,11 @@ PREFIX = b"cf1:"
 IDENTITY_BYTES = 16
 
 
-_REMEMBERED = 1 << 14
-"""Keys and fingerprints that are kept: the same pipelines are asked for again and again. Some 5 MB."""
+REMEMBERED = 1 << 14
+"""Keys and fingerprints that a process keeps: the same pipelines are asked for again and again. Some 5 MB."""
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def entity_key(view_key: str, entity: tuple[str, ...]) -> bytes:
+def entity_key(view_key: str, entity: Sequence[str]) -> bytes:
     """Key of an entity's row: the prefix, then tenant, view and the other join keys, each as ``<bytes>:<utf-8>``.
 
     Injective: two different (view, entity) never share a key, whatever characters they hold.
@@ -55,7 +55,7 @@ def parse_key(key: bytes) -> tuple[str, tuple[str, ...]]:
     return view_key, entity
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=REMEMBERED)
 def identity(key: bytes) -> bytes:
     """Fingerprint of a key that its value carries, so that a value under another key is refused."""
     return hashlib.blake2b(key, digest_size=IDENTITY_BYTES).digest()

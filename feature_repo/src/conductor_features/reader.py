@@ -18,6 +18,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -32,7 +33,7 @@ from redis.exceptions import RedisError
 
 from conductor_features.codec import CorruptValue, decode_block, decode_or_reason, decode_rows
 from conductor_features.filling import is_filled, position_key
-from conductor_features.keys import entity_key
+from conductor_features.keys import REMEMBERED, entity_key
 from conductor_features.rows import ABSENT, UNFILLED, FeatureRow, Missing
 from conductor_features.views import View
 
@@ -158,7 +159,7 @@ class OnlineReader:
         the rows' event times. Raises :class:`OnlineStoreUnavailable` within the timeout, ValueError for an entity that
         is not of its view. May be cancelled at any moment.
         """
-        keys = [_key(view, entity) for view, entity in requests]
+        keys = [_key(view.key, view.entity, entity) for view, entity in requests]
         views = {view.key: view for view, _ in requests}
         # The positions before the rows: what is filled by then stays so for as long as the connection does.
         positions_and_rows = await self._fetch([*map(position_key, views), *keys])
@@ -169,14 +170,11 @@ class OnlineReader:
                 self._row(None if value is None else decode_or_reason(key, value, len(view.fields)), absent[view.key])
                 for (view, _), key, value in zip(requests, keys, stored, strict=True)
             ]
-        places: dict[str, list[int]] = {key: [] for key in views}
-        for at, (view, _) in enumerate(requests):
-            places[view.key].append(at)
         rows: list[FeatureRow | Missing] = [ABSENT] * len(keys)
-        for view_key, of_view in places.items():
-            fields = len(views[view_key].fields)
-            found = decode_rows([keys[at] for at in of_view], [stored[at] for at in of_view], fields)
-            for at, row in zip(of_view, found, strict=True):
+        for view_key, view in views.items():
+            places = [at for at, (asked, _) in enumerate(requests) if asked is view or asked.key == view_key]
+            found = decode_rows([keys[at] for at in places], [stored[at] for at in places], len(view.fields))
+            for at, row in zip(places, found, strict=True):
                 rows[at] = row if type(row) is FeatureRow else self._row(row, absent[view_key])
         return rows
 
@@ -197,7 +195,7 @@ class OnlineReader:
         Returns values ``[n, fields]`` (NaN where there is no usable row), event times in microseconds ``[n]`` (0 where
         there is none) and ``ok [n]``. Raises as :meth:`read` does.
         """
-        keys = [_key(view, entity) for entity in entities]
+        keys = [_key(view.key, view.entity, tuple(entity)) for entity in entities]
         stored = await self._fetch(keys)
         values, event_time_us, ok = decode_block(keys, stored, len(view.fields))
         absent = stored.count(None)
@@ -345,7 +343,8 @@ def _pack(*arguments: bytes) -> bytes:
     return command
 
 
-def _key(view: View, entity: Sequence[str]) -> bytes:
-    if len(entity) != len(view.entity):
-        raise ValueError(f"{view.key} is of ({', '.join(view.entity)}), not of {len(entity)} parts")
-    return entity_key(view.key, tuple(entity))
+@lru_cache(maxsize=REMEMBERED)
+def _key(view_key: str, join_keys: tuple[str, ...], entity: tuple[str, ...]) -> bytes:
+    if len(entity) != len(join_keys):
+        raise ValueError(f"{view_key} is of ({', '.join(join_keys)}), not of {len(entity)} parts")
+    return entity_key(view_key, entity)

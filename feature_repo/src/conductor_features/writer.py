@@ -83,7 +83,7 @@ def _encodable(view: View, rows: Iterable[WriteRow]) -> Iterator[tuple[bytes, Fe
             raise ValueError(
                 f"{view.key}: {len(entity)} join keys and {array.shape} values instead of {join_keys} and ({fields},)"
             )
-        yield entity_key(view.key, tuple(entity)), FeatureRow(to_microseconds(event_time), now, array)
+        yield entity_key(view.key, entity), FeatureRow(to_microseconds(event_time), now, array)
 
 
 def _write(client: Redis, view: View, latest: dict[bytes, FeatureRow]) -> int:
