@@ -53,7 +53,11 @@ def write_report(summary: dict[str, Any], answers: Sequence[Answer], path: Path)
     ]
     plots = ""
     for number, (title, figure) in enumerate(figures):
-        body = figure.to_html(full_html=False, include_plotlyjs="inline" if number == 0 else False)
+        body = figure.to_html(
+            full_html=False,
+            include_plotlyjs="inline" if number == 0 else False,
+            config={"displayModeBar": False},  # it hides the legend; dragging zooms without it
+        )
         plots += f"<h2>{html.escape(title)}</h2>\n{body}\n"
     page = _PAGE.format(
         source=html.escape(summary["data"]["source"]),
