@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jwt
@@ -36,6 +37,15 @@ class Authenticator(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A token that held, for as long as it does."""
+
+    identity: Identity
+    key: jwt.PyJWK
+    expiry: float
+
+
 class JwtAuthenticator:
     """Takes ``authorization: Bearer <JWT>``: signed by a key of the set, in time, for this audience, by this issuer."""
 
@@ -44,8 +54,7 @@ class JwtAuthenticator:
     ) -> None:
         self._keys, self._audience, self._issuer = keys, audience, issuer
         self._algorithms, self._leeway_seconds = algorithms, leeway_seconds
-        self._verified: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
-        self._generation = 0
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
 
     async def authenticate(self, metadata: Mapping[str, str | bytes]) -> Identity:
         """Raises:
@@ -65,19 +74,26 @@ class JwtAuthenticator:
         await self._keys.close()
 
     async def _identity(self, token: str) -> Identity:
-        """A verified token is remembered until it expires or the keys change: a signature costs more than all else."""
+        """A verified token is remembered until it expires or its key is no longer the one in use.
+
+        That is asked of each call, but no part of the token is read again: a signature costs more than all else.
+        """
+        digest = hashlib.sha256(token.encode()).digest()
+        known = self._verified.get(digest)
+        # Keys that changed are new objects, whatever their ids.
+        if known is not None and time.time() < known.expiry and await self._keys.find(known.key.key_id) is known.key:
+            return known.identity
+        verified = self._verified[digest] = await self._verify(token)
+        if len(self._verified) > _REMEMBERED_TOKENS:
+            self._verified.popitem(last=False)
+        return verified.identity
+
+    async def _verify(self, token: str) -> _Verified:
         header = jwt.get_unverified_header(token)
         key = await self._keys.find(header.get("kid"))
         # The algorithm is the key's, never the token's own choice: no `none`, no public key taken for a shared secret.
         if key is None or key.algorithm_name not in self._algorithms or header.get("alg") != key.algorithm_name:
             raise CredentialsInvalid
-        if self._generation != self._keys.generation:
-            self._verified.clear()
-            self._generation = self._keys.generation
-        digest = hashlib.sha256(token.encode()).digest()
-        known = self._verified.get(digest)
-        if known is not None and time.time() < known[1]:
-            return known[0]
         claims = jwt.decode(
             token,
             key=key.key,
@@ -88,10 +104,7 @@ class JwtAuthenticator:
             options={"require": _REQUIRED_CLAIMS},
         )
         identity = Identity(tenant_id=_tenant(claims), subject=str(claims.get("sub", "")))
-        self._verified[digest] = (identity, float(claims["exp"]))
-        if len(self._verified) > _REMEMBERED_TOKENS:
-            self._verified.popitem(last=False)
-        return identity
+        return _Verified(identity, key, float(claims["exp"]))
 
 
 def _tenant(claims: Mapping[str, Any]) -> str:

@@ -33,11 +33,12 @@ class KeySet:
         self._fetched_time = self._tried_time = float("-inf")
         self._content = b""
         self._refreshing: asyncio.Task[None] | None = None
-        self.generation = 0
-        """Counts the changes of the keys, so that what was verified with older ones can be forgotten."""
 
     async def find(self, key_id: str | None) -> jwt.PyJWK | None:
-        """The key of that id, or the only key where there is no id; None when unknown or too old to be used."""
+        """The key of that id, or the only key where there is no id; None when unknown or too old to be used.
+
+        It is the same object for as long as the set does not change.
+        """
         key = self._usable(key_id)
         now = time.monotonic()
         if key is not None:
@@ -81,7 +82,6 @@ class KeySet:
                 # A shared secret in a key set would let anyone who can read the set sign tokens.
                 self._keys = {k.key_id: k for k in keys if k.key_type != "oct" and k.public_key_use != "enc"}
                 self._content = content
-                self.generation += 1
             self._fetched_time = time.monotonic()
         except Exception as error:  # any failure has the same outcome: the keys at hand stay, for as long as they may
             _LOG.warning("the token keys can't be read: %s", type(error).__name__)

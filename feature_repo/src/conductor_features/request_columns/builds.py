@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from google.protobuf.message import Message
@@ -21,6 +22,7 @@ _Function = Callable[[BuildContext], float]
 _NAN = math.nan
 _DAY = 86_400
 _MAIN_BRANCHES = frozenset({"main", "master", "develop", "trunk"})
+_KNOWN_TRIGGERS = frozenset(BuildTrigger.values()) - {BuildTrigger.BUILD_TRIGGER_UNSPECIFIED}
 _BOT = re.compile(r"\[bot\]|bot$", re.IGNORECASE)
 
 _EXTENSIONS = {
@@ -57,8 +59,8 @@ def _change(field: str) -> _Function:
 
 
 def _push(context: BuildContext) -> float:
-    unknown = context.trigger not in BuildTrigger.values() or context.trigger == BuildTrigger.BUILD_TRIGGER_UNSPECIFIED
-    return _NAN if unknown else float(context.trigger == BuildTrigger.BUILD_TRIGGER_PUSH)
+    trigger = context.trigger
+    return float(trigger == BuildTrigger.BUILD_TRIGGER_PUSH) if trigger in _KNOWN_TRIGGERS else _NAN
 
 
 def _hour(context: BuildContext) -> float:
@@ -79,7 +81,13 @@ def _bot_actor(context: BuildContext) -> float:
 
 
 def _distinct(context: BuildContext) -> frozenset[str]:
-    return frozenset(extension.lstrip(".").lower() for extension in context.change.file_extensions)
+    return _normalised(tuple(context.change.file_extensions))
+
+
+@lru_cache(maxsize=256)
+def _normalised(extensions: tuple[str, ...]) -> frozenset[str]:
+    """Remembered, as each of a context's extension columns asks for the same."""
+    return frozenset(extension.lstrip(".").lower() for extension in extensions)
 
 
 def _extensions(context: BuildContext) -> float:
@@ -89,7 +97,7 @@ def _extensions(context: BuildContext) -> float:
 
 def _extensions_of(group: str) -> _Function:
     members = frozenset(_EXTENSIONS[group].split())
-    return lambda context: float(len(_distinct(context) & members)) if context.change.file_extensions else _NAN
+    return lambda context: float(len(distinct & members)) if (distinct := _distinct(context)) else _NAN
 
 
 REQUEST_COLUMNS: Mapping[str, Column] = MappingProxyType(

@@ -1,0 +1,1 @@
+DROP TABLE change_requests, incidents, deployments, usage_reports, quality_evaluations, test_runs, tenants;
