@@ -25,7 +25,7 @@ from conductor_features.feast_store import apply, open_store
 from conductor_features.keys import entity_key, parse_key
 from conductor_features.reader import OnlineReader
 from conductor_features.rows import FeatureRow, Missing
-from conductor_features.views import PIPELINE_BUILDS, REPOSITORY_BUILDS, TENANT_LOAD, VIEWS, View
+from conductor_features.views import BUILD_VIEWS, PIPELINE_BUILDS, REPOSITORY_BUILDS, TENANT_LOAD, VIEWS, View
 from conductor_features.writer import write_rows
 
 T0 = datetime(2026, 11, 1, tzinfo=UTC)
@@ -102,7 +102,7 @@ def test_definitions_are_applied_once_and_tell_owner_and_lineage(store: FeatureS
         assert views[key].ttl == view.maximum_age
         assert views[key].tags["owner"] == view.owner and views[key].tags["lineage"] == ", ".join(view.lineage)
         assert [feature.name for feature in views[key].features] == list(view.field_names)
-    assert len(store.get_feature_service(BUILD_DURATION).feature_view_projections) == len(VIEWS)
+    assert len(store.get_feature_service(BUILD_DURATION).feature_view_projections) == len(BUILD_VIEWS)
 
 
 async def test_materialised_rows_are_what_feast_and_the_server_read(
@@ -199,7 +199,7 @@ def test_a_training_row_holds_what_was_known_at_its_time(store: FeatureStore, da
 
 def test_the_service_joins_all_views_and_keeps_what_was_asked(store: FeatureStore, database_url: str) -> None:
     values = {"tenant_id": "acme", "repository": "app", "pipeline": "ci", "branch": "main"}
-    for number, view in enumerate(VIEWS.values()):
+    for number, view in enumerate(BUILD_VIEWS):
         log(database_url, view, [(tuple(values[key] for key in view.entity), T0, T0, numbers(view, 100.0 * number))])
     frame = pd.DataFrame(
         {**values, "event_timestamp": [T0 + MICROSECOND, T0 - MICROSECOND], "context": [b"\x00\xff", None]},
@@ -208,7 +208,7 @@ def test_the_service_joins_all_views_and_keeps_what_was_asked(store: FeatureStor
     service = store.get_feature_service(BUILD_DURATION)
     answer = store.get_historical_features(frame, service, full_feature_names=True).to_df()
     assert answer["context"].tolist() == [b"\x00\xff", None]
-    for number, view in enumerate(VIEWS.values()):
+    for number, view in enumerate(BUILD_VIEWS):
         assert answer[f"{view.key}__{view.field_names[0]}"].tolist() == pytest.approx(
             [100.0 * number, math.nan], nan_ok=True
         )

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from conductor_features.views import VIEWS, View
+from conductor_features.views import BUILD_VIEWS, VIEWS, View
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -224,7 +224,7 @@ def latest_rows(connection: psycopg.Connection[Any], view: View) -> dict[Moment,
 def assert_log_is_right(connection: psycopg.Connection[Any], builds: Sequence[Build]) -> int:
     """Each view's log holds what the builds say, at every moment that an event asks for; returns how many rows."""
     count = 0
-    for view in VIEWS.values():
+    for view in BUILD_VIEWS:
         found = latest_rows(connection, view)
         moments = set(expected_moments(view, builds))
         assert set(found) == moments, view.key
@@ -246,19 +246,20 @@ def dump(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
     columns = {
         "inbox": "tenant_id, source, event_id, event_type, event_time, data",
         "builds": "*",
+        "completed_builds": "*",
         "dead_letters": "tenant_id, digest, event_id, event_source, reason",
     }
     tables: dict[str, list[Any]] = {
         table: connection.execute(f"SELECT {names} FROM {table} ORDER BY 1, 2, 3").fetchall()  # noqa: S608
         for table, names in columns.items()
     }
-    for view in VIEWS.values():
+    for view in BUILD_VIEWS:
         tables[view.key] = sorted((key, tuple(row.items())) for key, row in latest_rows(connection, view).items())
     return tables
 
 
 def clear(connection: psycopg.Connection[Any]) -> None:
-    names = ["inbox", "builds", "dead_letters", *(view.log_table for view in VIEWS.values())]
+    names = ["inbox", "builds", "completed_builds", "dead_letters", *(view.log_table for view in VIEWS.values())]
     connection.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY").format(sql.SQL(", ").join(map(sql.Identifier, names))))
 
 

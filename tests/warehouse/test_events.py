@@ -19,7 +19,14 @@ from conductor.events.v1.build_pb2 import BuildCompleted, BuildQueued
 from conductor.events.v1.cloud_event_pb2 import CloudEvent
 from conductor_warehouse import dead_letters
 from conductor_warehouse.event_files import UnreadableFile, read_events
-from conductor_warehouse.events import EVENT_TYPES, MAXIMUM_EVENT_BYTES, Event, Rejected, parse
+from conductor_warehouse.events import (
+    EVENT_TYPES,
+    MAXIMUM_EVENT_BYTES,
+    MAXIMUM_TEST_EVENT_BYTES,
+    Event,
+    Rejected,
+    parse,
+)
 from conductor_warehouse.ingestion import ingest, requeue
 from warehouse.histories import START, Build, completed_event, queued_event
 
@@ -243,9 +250,9 @@ def test_an_array_is_read_item_by_item() -> None:
 
 
 def test_an_endless_line_is_cut() -> None:
-    content = b"x" * (3 * MAXIMUM_EVENT_BYTES) + b"\n" + LINES[0]
+    content = b"x" * (3 * MAXIMUM_TEST_EVENT_BYTES) + b"\n" + LINES[0]
     long, good = read_events(io.BytesIO(content))
-    assert len(long) == MAXIMUM_EVENT_BYTES + 1
+    assert len(long) == MAXIMUM_TEST_EVENT_BYTES + 1
     assert "larger than" in parse(long).reason  # type: ignore[union-attr]
     assert good == LINES[0]
 

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from conductor_features.views import VIEWS
-from conductor_warehouse import feature_log
-from conductor_warehouse.builds import store as store_builds
+from conductor_features.views import BUILD_VIEWS, VIEWS
 from conductor_warehouse.events import Event, parse
+from conductor_warehouse.features import log as feature_log
 from conductor_warehouse.ingestion import ingest
+from conductor_warehouse.subjects.builds import store as store_builds
 from warehouse.histories import (
     START,
     Build,
@@ -118,7 +118,7 @@ def test_order_batches_and_duplicates_do_not_matter(
     assert dump(warehouse) == expected
     assert sum(result.stored for result in results) == len(EVENTS)
     # Not only the same, but right: what the log says is what the builds, as they ended up, say.
-    for view in VIEWS.values():
+    for view in BUILD_VIEWS:
         rows = latest_rows(warehouse, view)
         moments = sorted(rows)
         computed = feature_log.compute(warehouse, view, moments)
@@ -173,10 +173,10 @@ def test_planted_futures_never_reach_a_row(warehouse: psycopg.Connection, seed: 
         )
     ]
     ingest(warehouse, events_of(builds))
-    real = {view.key: _until(latest_rows(warehouse, view), at) for view in VIEWS.values()}
+    real = {view.key: _until(latest_rows(warehouse, view), at) for view in BUILD_VIEWS}
     clear(warehouse)
     ingest(warehouse, events_of(planted))
-    assert {view.key: _until(latest_rows(warehouse, view), at) for view in VIEWS.values()} == real
+    assert {view.key: _until(latest_rows(warehouse, view), at) for view in BUILD_VIEWS} == real
     assert sum(map(len, real.values())) > 60
 
 
@@ -188,7 +188,7 @@ def test_compute_is_point_in_time_for_any_moment(warehouse: psycopg.Connection) 
     builds = random_history(seed=20, count=80)
     ingest(warehouse, events_of(builds))
     chance = random.Random(0)
-    for view in VIEWS.values():
+    for view in BUILD_VIEWS:
         entities = sorted({moment[0] for moment in latest_rows(warehouse, view)})
         moments = [
             (chance.choice(entities), START + timedelta(seconds=chance.randrange(-1000, 90_000))) for _ in range(200)
@@ -204,8 +204,8 @@ def test_every_view_of_builds_is_defined(warehouse: psycopg.Connection) -> None:
     assert isinstance(event, Event)
     with warehouse.transaction():
         touched = store_builds(warehouse, [event])
-    assert set(touched) == set(VIEWS)
-    for view in VIEWS.values():
+    assert set(touched) == {view.key for view in BUILD_VIEWS}
+    for view in BUILD_VIEWS:
         [row] = feature_log.compute(warehouse, view, [(tuple("x" for _ in view.entity), START)])
         assert len(row) == len(view.fields)
         # Nothing is known of an entity without builds: counts are 0, everything else is missing.

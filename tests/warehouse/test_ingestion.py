@@ -122,7 +122,8 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 import psycopg
-from conductor_warehouse import bulk, feature_log, ingestion
+from conductor_warehouse import bulk, ingestion
+from conductor_warehouse.features import log as feature_log
 from conductor_warehouse.event_files import read_event_file
 
 url, file, point = sys.argv[1:]

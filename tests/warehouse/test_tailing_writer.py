@@ -23,8 +23,9 @@ from conductor_features.codec import decode
 from conductor_features.filling import position_key
 from conductor_features.keys import entity_key
 from conductor_features.rows import to_microseconds
-from conductor_features.views import VIEWS
-from conductor_warehouse import feature_log, schema
+from conductor_features.views import BUILD_VIEWS, VIEWS
+from conductor_warehouse import schema
+from conductor_warehouse.features import log as feature_log
 from conductor_warehouse.ingestion import ingest
 from conductor_warehouse.tailing_writer import TailingWriter, lags, tail
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -67,7 +68,7 @@ def online(redis_url: str, database_url: str) -> dict[Any, Any]:
     """What Redis holds for every entity of the logs: (event time, bits of the values)."""
     found = {}
     with redis.Redis.from_url(redis_url) as client, psycopg.connect(database_url) as connection:
-        for view in VIEWS.values():
+        for view in BUILD_VIEWS:
             for entity in {moment[0] for moment in latest_rows(connection, view)}:
                 key = entity_key(view.key, entity)
                 value = client.get(key)
@@ -81,7 +82,7 @@ def logged(database_url: str) -> dict[Any, Any]:
     """The same, by the logs."""
     found = {}
     with psycopg.connect(database_url) as connection:
-        for view in VIEWS.values():
+        for view in BUILD_VIEWS:
             for (entity, at), row in sorted(latest_rows(connection, view).items()):
                 values = np.array(list(row.values()), dtype=np.float64)
                 found[view.key, entity] = (to_microseconds(at), values.tobytes())
@@ -97,7 +98,7 @@ def test_log_online_value_and_recomputation_agree_bit_for_bit(warehouse_url: str
         assert online(redis_url, warehouse_url) == expected
         assert len(expected) > 15
         assert [lag.rows for lag in lags(connection)] == [0] * len(VIEWS)
-        for view in VIEWS.values():
+        for view in BUILD_VIEWS:
             moments = sorted(latest_rows(connection, view))
             recomputed = feature_log.compute(connection, view, moments)
             of_log = [tuple(latest_rows(connection, view)[moment].values()) for moment in moments]
@@ -109,6 +110,7 @@ def test_rows_of_a_transaction_that_commits_late_are_not_missed(warehouse_url: s
     row = "INSERT INTO feature_log_tenant_load_v1 (tenant_id, event_timestamp, created, queued_count_1h) VALUES"
     writer = TailingWriter(warehouse_url, redis_url)
     with psycopg.connect(warehouse_url) as early, psycopg.connect(warehouse_url, autocommit=True) as late:
+        late.execute("SELECT ensure_partitions('feature_log_tenant_load_v1', now(), now())")
         early.execute(f"{row} ('early', now(), now(), 1)")
         late.execute(f"{row} ('late', now(), now(), 2)")
         with writer._connected() as (reading, _, client):

@@ -11,7 +11,7 @@ from feast import Entity, FeatureService, FeatureView, Field, ValueType
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
 from feast.types import Float64, String
 
-from conductor_features.views import VIEWS, View
+from conductor_features.views import BUILD_VIEWS, VIEWS, View
 
 BUILD_DURATION = "build_duration"
 """Feature service of the predictor of build durations."""
@@ -57,5 +57,5 @@ def feature_views() -> dict[str, FeatureView]:
 
 def feature_services() -> list[FeatureService]:
     """One service per predictor. Views share field names: ask for ``<view key>__<field>`` by ``full_feature_names``."""
-    views: list[Any] = list(feature_views().values())
+    views: list[Any] = [feature_view(view) for view in BUILD_VIEWS]
     return [FeatureService(name=BUILD_DURATION, features=views, description="Inputs of build durations.")]

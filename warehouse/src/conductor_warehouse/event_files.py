@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from conductor_warehouse.events import MAXIMUM_EVENT_BYTES
+from conductor_warehouse.events import MAXIMUM_TEST_EVENT_BYTES
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _KEPT_BEYOND = 1
@@ -69,7 +69,7 @@ def _array(text: bytes) -> Iterator[bytes]:
 
 def _lines(content: BinaryIO) -> Iterator[bytes]:
     """Lines without their end, the empty ones left out. Never holds more of a line than is taken."""
-    limit = MAXIMUM_EVENT_BYTES + _KEPT_BEYOND
+    limit = MAXIMUM_TEST_EVENT_BYTES + _KEPT_BEYOND
     while line := content.readline(limit + 2):
         if not line.endswith(b"\n") and len(line) > limit:
             yield line[:limit]

@@ -15,20 +15,61 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.events.v1.build_pb2 import BuildCompleted, BuildQueued
+from conductor.events.v1.change_request_pb2 import ChangeRequestMerged
 from conductor.events.v1.cloud_event_pb2 import CloudEvent
+from conductor.events.v1.deployment_pb2 import DeploymentCompleted
+from conductor.events.v1.incident_pb2 import IncidentOpened, IncidentResolved
+from conductor.events.v1.quality_pb2 import QualityGateEvaluated
+from conductor.events.v1.tenant_pb2 import TenantCreated
+from conductor.events.v1.test_pb2 import TestCompleted
+from conductor.events.v1.usage_pb2 import UsageUpdated
 from conductor_rpc import rules
 from conductor_rpc.exceptions import Violation
+from conductor_warehouse import json_form
 
 BUILD_QUEUED = "build.queued"
 BUILD_COMPLETED = "build.completed"
-EVENT_TYPES: Mapping[str, type[Message]] = {BUILD_QUEUED: BuildQueued, BUILD_COMPLETED: BuildCompleted}
+TENANT_CREATED = "tenant.created"
+TEST_COMPLETED = "test.completed"
+QUALITY_GATE_EVALUATED = "quality_gate.evaluated"
+USAGE_UPDATED = "usage.updated"
+DEPLOYMENT_COMPLETED = "deployment.completed"
+INCIDENT_OPENED = "incident.opened"
+INCIDENT_RESOLVED = "incident.resolved"
+CHANGE_REQUEST_MERGED = "change_request.merged"
+EVENT_TYPES: Mapping[str, type[Message]] = {
+    TENANT_CREATED: TenantCreated,
+    BUILD_QUEUED: BuildQueued,
+    BUILD_COMPLETED: BuildCompleted,
+    TEST_COMPLETED: TestCompleted,
+    QUALITY_GATE_EVALUATED: QualityGateEvaluated,
+    USAGE_UPDATED: UsageUpdated,
+    DEPLOYMENT_COMPLETED: DeploymentCompleted,
+    INCIDENT_OPENED: IncidentOpened,
+    INCIDENT_RESOLVED: IncidentResolved,
+    CHANGE_REQUEST_MERGED: ChangeRequestMerged,
+}
 """The message that each type of event carries."""
 
 MAXIMUM_EVENT_BYTES = 1 << 20
 """Largest event taken, in its JSON or its binary form."""
+MAXIMUM_TEST_EVENT_BYTES = 16 << 20
+"""Largest ``test.completed``, which holds the results of all tests of a run."""
 FUTURE_TOLERANCE = timedelta(days=1)
 """An event from further ahead comes from a broken clock. Its features would hide all real ones until that time."""
 
+_LAST_TIMES: Mapping[type[Message], str] = {
+    TenantCreated: "created_time",
+    BuildCompleted: "completed_time",
+    TestCompleted: "completed_time",
+    QualityGateEvaluated: "evaluated_time",
+    UsageUpdated: "measured_time",
+    DeploymentCompleted: "completed_time",
+    IncidentOpened: "opened_time",
+    IncidentResolved: "resolved_time",
+    ChangeRequestMerged: "merged_time",
+}
+"""The latest moment that each message tells of."""
 _KEPT_BYTES = 4096
 """How much of an event that is too large is kept in its dead letter."""
 _MAXIMUM_REASON = 500
@@ -106,11 +147,13 @@ def parse(incoming: Incoming, tenant_id: str | None = None, now: datetime | None
     try:
         if isinstance(incoming, CloudEvent):
             envelope, size = incoming, incoming.ByteSize()
-            _limit_size(size)
+            _limit_size(size, MAXIMUM_TEST_EVENT_BYTES)
             data = _data(envelope)
         else:
-            _limit_size(len(incoming))
-            data = _from_json(incoming, envelope)
+            size = len(incoming)
+            _limit_size(size, MAXIMUM_TEST_EVENT_BYTES)
+            data = _from_usual_json(incoming, envelope) or _from_json(incoming, envelope)
+        _limit_size(size, _maximum_bytes(envelope.type))
         _require(rules.violations(data), "data")
         if tenant_id is not None and envelope.tenant_id != tenant_id:
             raise _Invalid("tenantid: is not the tenant that events are taken for")
@@ -139,9 +182,38 @@ def to_seconds(span: Duration) -> float:
     return span.seconds + span.nanos / 1e9
 
 
-def _limit_size(size: int) -> None:
-    if size > MAXIMUM_EVENT_BYTES:
-        raise _Invalid(f"an event of {size} bytes is larger than {MAXIMUM_EVENT_BYTES}")
+def _limit_size(size: int, maximum: int) -> None:
+    if size > maximum:
+        raise _Invalid(f"an event of {size} bytes is larger than {maximum}")
+
+
+def _maximum_bytes(event_type: str) -> int:
+    return MAXIMUM_TEST_EVENT_BYTES if event_type == TEST_COMPLETED else MAXIMUM_EVENT_BYTES
+
+
+def _from_usual_json(line: bytes, envelope: CloudEvent) -> Message | None:
+    """As :func:`_from_json`, where everything is spelt the usual way; None, and an empty envelope, where it is not."""
+    try:
+        content = json_form.read_object(line)
+        kind = EVENT_TYPES.get(content.get("type", ""))
+        if kind is None:
+            return None
+        data = json_form.to_message(content.get("data"), kind)
+        usual = CloudEvent(
+            id=content.get("id", ""),
+            source=content.get("source", ""),
+            spec_version=content.get("specversion", ""),
+            type=content.get("type", ""),
+            time=json_form.to_time(content.get("time")),
+            tenant_id=content.get("tenantid", ""),
+            subject=content.get("subject", ""),
+        )
+    except (ValueError, TypeError):
+        return None
+    if not usual.spec_version or rules.violations(usual):
+        return None
+    envelope.CopyFrom(usual)
+    return data
 
 
 def _from_json(line: bytes, envelope: CloudEvent) -> Message:
@@ -202,9 +274,9 @@ def _refuse_constant(name: str) -> float:
 
 
 def _require(violations: list[Violation] | Iterator[Violation], prefix: str = "") -> None:
-    text = "; ".join(f"{prefix}.{v.field}: {v.description}".lstrip(".") for v in violations)
-    if text:
-        raise _Invalid(text)
+    found = list(violations)
+    if found:
+        raise _Invalid("; ".join(f"{prefix}.{v.field}: {v.description}".lstrip(".") for v in found))
 
 
 def _beyond_rules(data: Message, now: datetime) -> Iterator[Violation]:
@@ -212,20 +284,22 @@ def _beyond_rules(data: Message, now: datetime) -> Iterator[Violation]:
     if isinstance(data, BuildQueued):
         if to_datetime(data.context.queued_time) > now + FUTURE_TOLERANCE:
             yield Violation("context.queued_time", "must not be in the future")
-    elif isinstance(data, BuildCompleted):
-        queued, completed = to_datetime(data.queued_time), to_datetime(data.completed_time)
-        if completed > now + FUTURE_TOLERANCE:
-            yield Violation("completed_time", "must not be in the future")
-        if data.HasField("duration"):
-            duration = timedelta(seconds=to_seconds(data.duration))
-            if duration > completed - queued + _ROUNDING:
-                yield Violation("duration", "must not be longer than from queued_time to completed_time")
+        return
+    last = _LAST_TIMES[type(data)]
+    if to_datetime(getattr(data, last)) > now + FUTURE_TOLERANCE:
+        yield Violation(last, "must not be in the future")
+    if isinstance(data, BuildCompleted) and data.HasField("duration"):
+        duration = timedelta(seconds=to_seconds(data.duration))
+        if duration > to_datetime(data.completed_time) - to_datetime(data.queued_time) + _ROUNDING:
+            yield Violation("duration", "must not be longer than from queued_time to completed_time")
 
 
 def _rejected(incoming: Incoming, envelope: CloudEvent, tenant_id: str | None, error: Exception) -> Rejected:
     form: Literal["json", "protobuf"] = "protobuf" if isinstance(incoming, CloudEvent) else "json"
     payload = incoming.SerializeToString(deterministic=True) if isinstance(incoming, CloudEvent) else incoming
-    too_large = len(payload) > MAXIMUM_EVENT_BYTES
+    too_large = len(payload) > _maximum_bytes(envelope.type)
+    if too_large:
+        error = _Invalid(f"an event of {len(payload)} bytes is larger than {_maximum_bytes(envelope.type)}")
     return Rejected(
         reason=_storable(_reason(error), _MAXIMUM_REASON),
         form=form,

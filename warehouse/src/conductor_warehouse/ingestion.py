@@ -1,6 +1,6 @@
 """Takes events in. What is told of one batch happens in one transaction, or not at all.
 
-parse → lock tenants → inbox → builds → feature log → dead letters → commit
+parse → lock tenants → inbox → subjects and facts → feature logs → dead letters → commit
 """
 
 from __future__ import annotations
@@ -11,15 +11,25 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.pq import TransactionStatus
 
-from conductor_warehouse import builds, dead_letters, feature_log
+from conductor_warehouse import dead_letters, subjects
 from conductor_warehouse.dead_letters import DeadLetter
 from conductor_warehouse.events import Event, Incoming, Rejected, parse
+from conductor_warehouse.features import log
+from conductor_warehouse.roles import INGEST_ROLE, bind
+from conductor_warehouse.staging import BYTES, TEXT, TIME, batch_of, stage
 
-INGEST_ROLE = "conductor_ingest"
-"""Bound by row-level security to the tenant that is set."""
+_INBOX = {
+    "tenant_id": TEXT,
+    "source": TEXT,
+    "event_id": TEXT,
+    "event_type": TEXT,
+    "event_time": TIME,
+    "subject": TEXT,
+    "data": BYTES,
+}
 MAXIMUM_TOLD = 100
 """Dead letters that a result names."""
 
@@ -113,14 +123,13 @@ def _ingest(connection: Connection[Any], batch: Sequence[Event | Rejected], tena
     events = [event for event in batch if isinstance(event, Event)]
     rejected = [event for event in batch if isinstance(event, Rejected)]
     if tenant_id is not None:
-        connection.execute(f"SET LOCAL ROLE {INGEST_ROLE}")
-        connection.execute("SELECT set_config('conductor.tenant_id', %s, true)", (tenant_id,))
+        bind(connection, INGEST_ROLE, tenant_id)
     rows = 0
     new: list[Event] = []
     if events:
         created = _lock_tenants(connection, {event.tenant_id for event in events})
         new = _store_inbox(connection, events)
-        rows = feature_log.append(connection, builds.store(connection, new), created)
+        rows = log.append(connection, subjects.store(connection, new), created)
     dead_letters.store(connection, rejected)
     return IngestResult(
         received=len(batch),
@@ -163,13 +172,12 @@ def _store_inbox(connection: Connection[Any], events: Sequence[Event]) -> list[E
         for identity, event in sorted(first.items())
     ]
     stored = connection.execute(
-        """
-        INSERT INTO inbox (tenant_id, source, event_id, event_type, event_time, subject, data)
-        SELECT * FROM unnest(
-          %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::bytea[])
-        ON CONFLICT DO NOTHING
-        RETURNING tenant_id, source, event_id
-        """,
-        [list(column) for column in zip(*rows, strict=True)],
+        sql.SQL(
+            "INSERT INTO inbox ({names}) SELECT {names} FROM {staged} ON CONFLICT DO NOTHING"
+            " RETURNING tenant_id, source, event_id"
+        ).format(
+            names=sql.SQL(", ").join(map(sql.Identifier, _INBOX)),
+            staged=stage(connection, "inbox", batch_of(_INBOX, rows)),
+        )
     ).fetchall()
     return [first[identity] for identity in stored]

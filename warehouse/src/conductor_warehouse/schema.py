@@ -44,6 +44,7 @@ def migrate(database_url: str, views: Mapping[str, View] = VIEWS) -> SchemaStatu
     """
     with _exclusively(database_url) as connection:
         before = _status(database_url, connection, views)
+        _create_timescale(connection)
         if before.pending:
             with _yoyo(database_url) as (backend, migrations):
                 backend.apply_migrations(backend.to_apply(migrations))
@@ -73,6 +74,16 @@ def _status(database_url: str, connection: psycopg.Connection[Any], views: Mappi
         pending=tuple(name for name, done in known if not done),
         views_without_log=tuple(key for key in views if key not in logs),
     )
+
+
+def _create_timescale(connection: psycopg.Connection[Any]) -> None:
+    """Create the extension TimescaleDB where the server has loaded it; what was made without it stays as it is."""
+    loaded = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"
+        " AND current_setting('shared_preload_libraries') LIKE '%timescaledb%' AND to_regclass('time_tables') IS NULL"
+    ).fetchone()
+    if loaded == (True,):
+        connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
 
 
 def _create_feature_logs(connection: psycopg.Connection[Any], views: Mapping[str, View]) -> None:

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from conductor_features.filling import position_key, replaying_mark
 from conductor_features.views import VIEWS, View
 from conductor_features.writer import WriteRow, write_rows
-from conductor_warehouse.feature_log import CHANNEL
+from conductor_warehouse.features.log import CHANNEL
 
 _LOG = logging.getLogger(__name__)
 _ONE_WRITER = 0x7461696C2077  # advisory lock of whoever carries rows: "tail w"

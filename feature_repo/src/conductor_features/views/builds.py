@@ -103,3 +103,5 @@ TENANT_LOAD = View(
     description="How busy the tenant's CI is.",
     lineage=("build.queued.context.queued_time", "build.completed.completed_time"),
 )
+
+BUILD_VIEWS = (PIPELINE_BUILDS, BRANCH_BUILDS, REPOSITORY_BUILDS, TENANT_LOAD)

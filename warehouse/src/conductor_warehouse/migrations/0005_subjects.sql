@@ -22,6 +22,7 @@ CREATE TABLE test_runs (
   completed_time timestamptz NOT NULL,
   changed_paths  text[] NOT NULL,
   result_count   integer NOT NULL,
+  failed_count   integer NOT NULL,
   PRIMARY KEY (tenant_id, run_id)
 );
 CREATE INDEX test_runs_by_repository ON test_runs (tenant_id, repository, completed_time, run_id);
@@ -36,10 +37,10 @@ CREATE TABLE quality_evaluations (
   build_id       text NOT NULL,
   evaluated_time timestamptz NOT NULL,
   status         text NOT NULL CHECK (status IN ('PASSED', 'WARNED', 'FAILED')),
-  conditions     jsonb NOT NULL,
+  conditions     text NOT NULL,
   PRIMARY KEY (tenant_id, evaluation_id)
 );
-COMMENT ON COLUMN quality_evaluations.conditions IS 'What the gate asked for: [{metric, operator, threshold, value, status}].';
+COMMENT ON COLUMN quality_evaluations.conditions IS 'What the gate asked for, as JSON: [{metric, operator, threshold, value, status}].';
 
 CREATE TABLE usage_reports (
   tenant_id     text NOT NULL,

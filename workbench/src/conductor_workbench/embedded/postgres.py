@@ -20,6 +20,7 @@ from conductor_workbench.embedded import child
 from conductor_workbench.embedded.wheels import wheel_folder
 
 _SUPERUSER = "conductor"
+_TIMESCALE = ("-c", "shared_preload_libraries=timescaledb", "-c", "timescaledb.telemetry_level=off")
 
 
 def find_postgres_binaries() -> Path:
@@ -87,6 +88,7 @@ class EmbeddedPostgres:
                 str(binaries / "postgres"),
                 *("-D", str(self.data), "-k", str(self._socket_directory), "-h", ""),
                 *("-c", "max_connections=100", "-c", "shared_buffers=128MB"),
+                *(_TIMESCALE if _has_timescale(binaries) else ()),
             ],
             self._log,
             user=self._user.pw_uid if self._user else None,
@@ -171,6 +173,12 @@ class EmbeddedPostgres:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _has_timescale(binaries: Path) -> bool:
+    """Whether the installation has the extension TimescaleDB, which must be loaded with the server."""
+    found = subprocess.run([binaries / "pg_config", "--sharedir"], capture_output=True, text=True, check=False)
+    return found.returncode == 0 and (Path(found.stdout.strip()) / "extension" / "timescaledb.control").exists()
 
 
 def _everybody_may_enter(directory: Path) -> bool:

@@ -1,0 +1,15 @@
+"""Rules of fields: one table per message, declared here by domain, checked by the small engine.
+
+``violations(message)`` tells every field that breaks its rule; ``validate(message)`` raises. A message without a table
+has no rules. Fields that are absent are checked only for being required.
+"""
+
+from __future__ import annotations
+
+from conductor_rpc.rules import builds, events, predictions
+from conductor_rpc.rules.engine import TABLES, declare, validate, violations
+
+__all__ = ["TABLES", "validate", "violations"]
+
+for _domain in (builds, events, predictions):
+    declare(_domain.TABLES, _domain.TOGETHER)

@@ -1,1 +1,0 @@
-DROP TABLE usage_measurements, quality_scores, test_results, completed_builds;

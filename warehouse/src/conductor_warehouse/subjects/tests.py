@@ -1,0 +1,195 @@
+"""What ``test.completed`` does to ``test_runs`` and ``test_results``, and which feature rows it touches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from psycopg import Connection, sql
+
+from conductor.events.v1.test_pb2 import TestCompleted, TestOutcome
+from conductor_warehouse import partitions
+from conductor_warehouse.events import TEST_COMPLETED, Event, to_datetime, to_seconds
+from conductor_warehouse.features.moments import Touched, to_microseconds
+from conductor_warehouse.staging import FLOAT, INTEGER, TEXT, TEXTS, TIME, batch_of, stage
+from conductor_warehouse.subjects.upsert import Key, latest, upsert, views_of
+
+EVENT_TYPES = (TEST_COMPLETED,)
+
+_KEYS = {"tenant_id": TEXT, "run_id": TEXT}
+_COLUMNS = {
+    "repository": TEXT,
+    "pipeline": TEXT,
+    "branch": TEXT,
+    "commit_sha": TEXT,
+    "build_id": TEXT,
+    "started_time": TIME,
+    "completed_time": TIME,
+    "changed_paths": TEXTS,
+    "result_count": INTEGER,
+    "failed_count": INTEGER,
+}
+_OUTCOMES = {number: name.removeprefix("TEST_OUTCOME_") for name, number in TestOutcome.items()}
+_FAILED = frozenset({TestOutcome.TEST_OUTCOME_FAILED, TestOutcome.TEST_OUTCOME_ERROR})
+"""Outcomes of a test that ran and did not pass."""
+
+
+class _Run(NamedTuple):
+    """A run as far as features depend on it."""
+
+    repository: str
+    completed_time: datetime
+    changed_paths: Sequence[str]
+    tests: Sequence[str]
+    failed_tests: Sequence[str]
+
+
+def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Touched]:
+    """Store test runs with their results. Returns what they mean for each view, by its key."""
+    runs = latest(events, _key)
+    if not runs:
+        return {}
+    before = _read(connection, list(runs))
+    written = upsert(
+        connection,
+        "test_runs",
+        _KEYS,
+        _COLUMNS,
+        [(event, (*key, *_row(event.data))) for key, event in runs.items()],
+    )
+    new = {key: runs[key].data for key in written}
+    old = {key: before[key] for key in written if key in before}
+    _delete_results(connection, old)
+    _insert_results(connection, new)
+    touched = {view.key: Touched() for view in views_of(TEST_COMPLETED)}
+    for event in events:
+        _touch(touched, event.tenant_id, _run(event.data), moments=True, changes=_key(event) in new)
+    for (tenant_id, _), run in old.items():
+        _touch(touched, tenant_id, run, moments=False, changes=True)
+    return touched
+
+
+def _key(event: Event) -> Key:
+    return (event.tenant_id, event.data.run_id)
+
+
+def _row(data: TestCompleted) -> tuple[Any, ...]:
+    return (
+        data.repository,
+        data.pipeline,
+        data.branch,
+        data.commit_sha,
+        data.build_id,
+        to_datetime(data.started_time) if data.HasField("started_time") else None,
+        to_datetime(data.completed_time),
+        list(data.changed_paths),
+        len(data.results),
+        sum(result.outcome in _FAILED for result in data.results),
+    )
+
+
+def _run(data: TestCompleted) -> _Run:
+    failed = dict.fromkeys(result.test_id for result in data.results if result.outcome in _FAILED)
+    return _Run(
+        data.repository,
+        to_datetime(data.completed_time),
+        data.changed_paths,
+        list(dict.fromkeys(result.test_id for result in data.results)),
+        list(failed),
+    )
+
+
+def _touch(touched: Mapping[str, Touched], tenant_id: str, run: _Run, *, moments: bool, changes: bool) -> None:
+    at = run.completed_time
+    for key, what in touched.items():
+        entities = [(tenant_id, run.repository, *names) for names in _ENTITIES[key](run)]
+        if moments:
+            what.moments.update((entity, at) for entity in entities)
+        if changes:
+            for entity in entities:
+                what.change(entity, at)
+
+
+_ENTITIES: Mapping[str, Callable[[_Run], Iterable[tuple[str, ...]]]] = {
+    "test_history_v1": lambda run: ((test,) for test in run.tests),
+    "path_changes_v1": lambda run: ((path,) for path in dict.fromkeys(run.changed_paths)),
+    "test_path_affinity_v1": lambda run: (
+        (test, path) for test in run.failed_tests for path in dict.fromkeys(run.changed_paths)
+    ),
+}
+
+
+def _read(connection: Connection[Any], keys: Sequence[Key]) -> dict[Key, _Run]:
+    """Runs that are there already."""
+    staged = stage(connection, "run_keys", batch_of(_KEYS, keys))
+    found = connection.execute(
+        sql.SQL(
+            "SELECT tenant_id, run_id, repository, completed_time, changed_paths"
+            " FROM test_runs JOIN {} USING (tenant_id, run_id)"
+        ).format(staged),
+        binary=True,
+    ).fetchall()
+    runs = {}
+    for tenant_id, run_id, repository, completed_time, changed_paths in found:
+        results = connection.execute(
+            "SELECT test_id, outcome FROM test_results"
+            " WHERE tenant_id = %s AND completed_time = %s AND run_id = %s ORDER BY result_number",
+            (tenant_id, completed_time, run_id),
+        ).fetchall()
+        runs[tenant_id, run_id] = _Run(
+            repository,
+            completed_time,
+            changed_paths,
+            list(dict.fromkeys(test for test, _ in results)),
+            list(dict.fromkeys(test for test, outcome in results if outcome in {"FAILED", "ERROR"})),
+        )
+    return runs
+
+
+def _delete_results(connection: Connection[Any], old: Mapping[Key, _Run]) -> None:
+    for (tenant_id, run_id), run in old.items():
+        connection.execute(
+            "DELETE FROM test_results WHERE tenant_id = %s AND completed_time = %s AND run_id = %s",
+            (tenant_id, run.completed_time, run_id),
+        )
+
+
+def _insert_results(connection: Connection[Any], runs: Mapping[Key, TestCompleted]) -> None:
+    if not any(data.results for data in runs.values()):
+        return
+    batch = pa.concat_batches([_results(tenant_id, data) for (tenant_id, _), data in runs.items()])
+    times = [to_microseconds(to_datetime(data.completed_time)) for data in runs.values()]
+    partitions.ensure(connection, "test_results", min(times), max(times))
+    names = sql.SQL(", ").join(map(sql.Identifier, batch.schema.names))
+    connection.execute(
+        sql.SQL("INSERT INTO test_results ({names}) SELECT {names} FROM {staged}").format(
+            names=names, staged=stage(connection, "test_results", batch)
+        )
+    )
+
+
+def _results(tenant_id: str, data: TestCompleted) -> pa.RecordBatch:
+    results = data.results
+    count = len(results)
+
+    def same(value: Any, kind: pa.DataType) -> pa.Array:
+        return pa.repeat(pa.scalar(value, kind), count)
+
+    return pa.record_batch(
+        {
+            "tenant_id": same(tenant_id, TEXT),
+            "completed_time": same(to_datetime(data.completed_time), TIME),
+            "run_id": same(data.run_id, TEXT),
+            "result_number": pa.array(np.arange(count, dtype=np.int32), INTEGER),
+            "repository": same(data.repository, TEXT),
+            "test_id": pa.array([result.test_id for result in results], TEXT),
+            "outcome": pa.array([_OUTCOMES[result.outcome] for result in results], TEXT),
+            "duration": pa.array(
+                [to_seconds(result.duration) if result.HasField("duration") else None for result in results], FLOAT
+            ),
+            "failure_message": pa.array([result.failure_message or None for result in results], TEXT),
+        }
+    )
