@@ -14,6 +14,8 @@ import pyarrow as pa
 from pgpq import ArrowToPostgresBinaryEncoder
 from psycopg import Connection, sql
 
+from conductor_warehouse.times import to_microseconds
+
 TEXT = pa.string()
 TEXTS = pa.list_(pa.string())
 BYTES = pa.binary()
@@ -50,8 +52,16 @@ def batch_of(schema: Schema, rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
     """Rows as an Arrow batch."""
     columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
     return pa.record_batch(
-        {name: pa.array(list(values), kind) for (name, kind), values in zip(schema.items(), columns, strict=True)}
+        {name: _array(values, kind) for (name, kind), values in zip(schema.items(), columns, strict=True)}
     )
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if kind == TIME:
+        # Arrow would import pandas to look at datetimes.
+        moments = [None if moment is None else to_microseconds(moment) for moment in values]
+        return pa.array(moments, BIG_INTEGER).cast(TIME)
+    return pa.array(values, kind)
 
 
 def _create(connection: Connection[Any], name: str, encoder: ArrowToPostgresBinaryEncoder) -> None:

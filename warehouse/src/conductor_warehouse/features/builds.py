@@ -16,7 +16,7 @@ from psycopg import Connection, sql
 from conductor_features.views import BRANCH_BUILDS, PIPELINE_BUILDS, REPOSITORY_BUILDS, TENANT_LOAD, View
 from conductor_warehouse.features import windows
 from conductor_warehouse.features.definition import Rows, Seeds
-from conductor_warehouse.features.moments import Moments
+from conductor_warehouse.features.moments import Moments, count_until
 from conductor_warehouse.staging import stage
 
 _SECOND = 1_000_000
@@ -91,7 +91,7 @@ def _read(
     found = connection.execute(statement, (size,), binary=True).fetchall()
     facts = windows.history(found, len(moments.entities), (int, float))
     completed, values = facts.columns
-    return _LatestBuilds(facts, completed, values, windows.positions(moments, completed, facts, moments.at))
+    return _LatestBuilds(facts, completed, values, count_until(windows.owners(facts), completed, moments, moments.at))
 
 
 class PipelineBuilds:
@@ -206,10 +206,8 @@ class TenantLoad:
         )
         queued, completed = facts.columns
         # A build is taken for running until it has completed, for six hours at most.
-        owner = np.repeat(np.arange(len(facts.counts)), facts.counts)
         ended = np.minimum(completed, queued + 6 * _HOUR)
-        ended = ended[np.lexsort((ended, owner))]
-        begun = windows.positions(moments, queued, facts, moments.at)
-        begun_before = windows.positions(moments, queued, facts, moments.at - _HOUR)
-        over = windows.positions(moments, ended, facts, moments.at)
+        begun = count_until(windows.owners(facts), queued, moments, moments.at)
+        begun_before = count_until(windows.owners(facts), queued, moments, moments.at - _HOUR)
+        over = count_until(windows.owners(facts), ended, moments, moments.at)
         return np.column_stack([begun - begun_before, begun - over]).astype(np.float64)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from conductor_features.views import View
 from conductor_warehouse.features.definition import Rows
-from conductor_warehouse.features.moments import Moments
+from conductor_warehouse.features.moments import Moments, count_until
 
 State = dict[str, NDArray[np.float64]]
 """The value of each field for some entities, one array per field."""
@@ -41,11 +41,7 @@ def fold(
     """
     begins = np.searchsorted(owner, np.arange(len(moments.entities)), side="left")
     counts = np.searchsorted(owner, np.arange(len(moments.entities)), side="right") - begins
-    until = np.empty(len(moments), np.int64)
-    for entity, (begin, end) in enumerate(zip(moments.begins, moments.ends, strict=True)):
-        own = at[begins[entity] : begins[entity] + counts[entity]]
-        # The usual case: one moment, and all facts are up to it.
-        until[begin:end] = np.searchsorted(own, moments.at[begin:end], side="right")
+    until = count_until(owner, at, moments, moments.at)
     current = seeds.copy()
     rows = np.where((until == 0)[:, None], current[moments.entity], np.nan)
     for place in range(int(counts.max(initial=0))):

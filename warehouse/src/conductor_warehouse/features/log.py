@@ -10,15 +10,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from psycopg import Connection, sql
 
 from conductor_features.views import View
 from conductor_warehouse import partitions, staging
+from conductor_warehouse.features.arrays import FOREVER, numbers
 from conductor_warehouse.features.definition import Definition, Rows, Seeds
-from conductor_warehouse.features.moments import LONG_AGO, Entity, Moment, Moments, Touched, to_microseconds
+from conductor_warehouse.features.moments import (
+    LONG_AGO,
+    Entity,
+    Integers,
+    Microseconds,
+    Moment,
+    Moments,
+    Touched,
+    entity_batch,
+    positions,
+)
 from conductor_warehouse.features.registry import DEFINITIONS
 from conductor_warehouse.staging import stage
+from conductor_warehouse.times import to_microseconds
 
 CHANNEL = "conductor_feature_log"
 """PostgreSQL notifies it when rows were appended."""
@@ -38,7 +49,9 @@ def append(connection: Connection[Any], touched: Mapping[str, Touched], created:
     # The tables are read a few rows at a time by index, which the planner can't know while they are still small, or
     # were when it made the plan that it keeps.
     connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off")
-    count = sum(_append(connection, DEFINITIONS[key], what, created) for key, what in sorted(touched.items()))
+    count = sum(
+        _append(connection, DEFINITIONS[key], what, to_microseconds(created)) for key, what in sorted(touched.items())
+    )
     if count:
         connection.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
     return count
@@ -53,117 +66,153 @@ def compute(connection: Connection[Any], view: View, moments: Sequence[Moment]) 
 
 
 @dataclass(frozen=True)
-class _Log:
-    """What the log tells of the touched entities."""
+class _Logged:
+    """Rows of the log, in columns."""
 
-    known: Mapping[Moment, tuple[datetime, tuple[float | None, ...]]]
-    """When the latest row of each moment became known, and its values: of the moments from an entity's first on."""
-    latest: Mapping[Entity, tuple[datetime, tuple[float | None, ...]]]
-    """For a seeded definition, the moment and the values of each entity's latest row before its first moment."""
+    number: Integers
+    """Position of each row's entity. Shape (rows,)."""
+    at: Microseconds
+    created: Microseconds
+    values: Rows
+    """Shape (rows, fields)."""
+
+    def take(self, which: Any) -> _Logged:
+        """Some of the rows."""
+        return _Logged(self.number[which], self.at[which], self.created[which], self.values[which])
 
 
-def _append(connection: Connection[Any], definition: Definition, what: Touched, created: datetime) -> int:
-    log = _read(connection, definition, what)
-    moments = Moments.of([*what.moments, *_changed(log, what, definition)])
+def _append(connection: Connection[Any], definition: Definition, what: Touched, created: int) -> int:
+    entities = sorted({*what.wanted.entities, *what.changed.entities})
+    if not entities:
+        return 0
+    wanted, wanted_at = positions(what.wanted.entities, entities), np.array(what.wanted.at, np.int64)
+    changed, changed_at = positions(what.changed.entities, entities), np.array(what.changed.at, np.int64)
+    first_change, last_change = np.full(len(entities), FOREVER), np.full(len(entities), LONG_AGO)
+    np.minimum.at(first_change, changed, changed_at)
+    np.maximum.at(last_change, changed, changed_at)
+    first = first_change.copy()
+    np.minimum.at(first, wanted, wanted_at)
+
+    known, latest = _read(connection, definition, entities, first)
+    reach = FOREVER if definition.reach is None else int(definition.reach.total_seconds() * 1_000_000)
+    # Rows that are there already and may have become others.
+    affected = (known.at >= first_change[known.number]) & (known.at - reach <= last_change[known.number])
+    moments = Moments.ordered(
+        entities,
+        np.concatenate([wanted, known.number[affected]]),
+        np.concatenate([wanted_at, known.at[affected]]),
+    )
     if not len(moments):
         return 0
-    rows = _compute(connection, definition, moments, _seeds(definition.view, moments, log.latest))
-    became_known = np.full(len(moments), to_microseconds(created))
-    if log.known:
-        differs = np.ones(len(moments), bool)
-        for index, moment in enumerate(moments.pairs()):
-            known = log.known.get(moment)
-            if known is not None:
-                differs[index] = not np.array_equal(rows[index], _values(known[1]), equal_nan=True)
-                became_known[index] = max(became_known[index], to_microseconds(known[0]) + 1)
+    rows = _compute(connection, definition, moments, _seeds(definition.view, entities, latest))
+    became_known = np.full(len(moments), created)
+    if len(known.at):
+        differs = _differing(moments, rows, known, became_known)
         moments, rows, became_known = moments.take(differs), rows[differs], became_known[differs]
     if len(moments):
         _write(connection, definition.view, moments, rows, became_known)
     return len(moments)
 
 
-def _changed(log: _Log, what: Touched, definition: Definition) -> list[Moment]:
-    """Moments that have rows, which a change may make others."""
-    found = []
-    for entity, at in log.known:
-        change = what.changed.get(entity)
-        if change and change[0] <= at and (definition.reach is None or at <= change[1] + definition.reach):
-            found.append((entity, at))
-    return found
+def _differing(moments: Moments, rows: Rows, known: _Logged, became_known: Microseconds) -> Any:
+    """Which rows are not what the log holds; a row that replaces another is made to become known after it."""
+    latest = {
+        (number, at): index
+        for index, (number, at) in enumerate(zip(known.number.tolist(), known.at.tolist(), strict=True))
+    }
+    differs = np.ones(len(moments), bool)
+    for index, moment in enumerate(zip(moments.entity.tolist(), moments.at.tolist(), strict=True)):
+        row = latest.get(moment)
+        if row is not None:
+            differs[index] = not np.array_equal(rows[index], known.values[row], equal_nan=True)
+            became_known[index] = max(became_known[index], known.created[row] + 1)
+    return differs
 
 
-def _read(connection: Connection[Any], definition: Definition, what: Touched) -> _Log:
-    first: dict[Entity, datetime] = {entity: change[0] for entity, change in what.changed.items()}
-    for entity, at in what.moments:
-        known_first = first.get(entity)
-        if known_first is None or at < known_first:
-            first[entity] = at
-    entities = sorted(first)
-    if not entities:
-        return _Log({}, {})
-    view, latest = definition.view, {}
-    if definition.seeded:
-        # Nearly every entity's latest row is of an earlier moment: then one row is all there is to read.
-        found = _rows(connection, view, entities, first, _LATEST)
-        latest = {entity: (at, values) for entity, at, _, values in found if at < first[entity]}
-        entities = [entity for entity, at, _, _ in found if at >= first[entity]]
-        latest |= {entity: (at, values) for entity, at, _, values in _rows(connection, view, entities, first, _BEFORE)}
-    known: dict[Moment, tuple[datetime, tuple[float | None, ...]]] = {}
-    for entity, at, became_known, values in _rows(connection, view, entities, first, _SINCE):
-        if (entity, at) not in known or known[entity, at][0] < became_known:
-            known[entity, at] = (became_known, values)
-    return _Log(known, latest)
+def _read(
+    connection: Connection[Any], definition: Definition, entities: Sequence[Entity], first: Microseconds
+) -> tuple[_Logged, _Logged]:
+    """The rows from each entity's first moment on; and, for a seeded definition, each entity's latest row before it."""
+    view, everybody = definition.view, np.arange(len(entities))
+    if not definition.seeded:
+        return _rows(connection, view, entities, everybody, first, _SINCE), _nothing(view)
+    # Nearly every entity's latest row is of an earlier moment: then one row is all there is to read.
+    latest = _rows(connection, view, entities, everybody, first, _LATEST)
+    early = latest.at < first[latest.number]
+    late = latest.number[~early]
+    if not len(late):
+        return _nothing(view), latest
+    before = _rows(connection, view, entities, late, first, _BEFORE)
+    seeds = [latest.take(early), before]
+    return _rows(connection, view, entities, late, first, _SINCE), _Logged(
+        *(np.concatenate([getattr(part, name) for part in seeds]) for name in ("number", "at", "created", "values"))
+    )
 
 
-_SINCE = sql.SQL("AND event_timestamp >= entity.first_time")
+# OFFSET 0 keeps it a look-up for each entity: the planner would join the whole log.
+_SINCE = sql.SQL("AND event_timestamp >= entity.first_time OFFSET 0")
 _BEFORE = sql.SQL("AND event_timestamp < entity.first_time ORDER BY event_timestamp DESC, created DESC LIMIT 1")
 _LATEST = sql.SQL("ORDER BY event_timestamp DESC, created DESC LIMIT 1")
+
+
+def _nothing(view: View) -> _Logged:
+    none = np.empty(0, np.int64)
+    return _Logged(none, none, none, np.empty((0, len(view.fields))))
 
 
 def _rows(
     connection: Connection[Any],
     view: View,
     entities: Sequence[Entity],
-    first: Mapping[Entity, datetime],
-    which: sql.SQL,
-) -> list[tuple[Entity, datetime, datetime, tuple[float | None, ...]]]:
-    """Rows of the log by entity: moment, when it became known, values."""
-    if not entities:
-        return []
-    batch = Moments.of([(entity, first[entity]) for entity in entities]).batch(view)
+    which: Integers,
+    first: Microseconds,
+    condition: sql.SQL,
+) -> _Logged:
+    """Rows of the log of some of the entities, in the order in which they became known."""
+    if not len(which):
+        return _nothing(view)
+    batch = entity_batch(view, [entities[index] for index in which], {"first_time": first[which]})
     statement = sql.SQL(
         """
-        SELECT entity.number, log.*
-        FROM {staged} AS entity
-        CROSS JOIN LATERAL (
-          SELECT event_timestamp, created, {fields} FROM {log} AS log WHERE {keys} {which}
-        ) AS log
+        SELECT array_send(array_agg(number::double precision)), array_send(array_agg(event_timestamp)),
+          array_send(array_agg(created)), {columns}
+        FROM (
+          SELECT entity.number, log.*
+          FROM {staged} AS entity
+          CROSS JOIN LATERAL (
+            SELECT event_timestamp, created, {fields} FROM {log} AS log WHERE {keys} {condition}
+          ) AS log
+          ORDER BY created
+        ) AS found
         """
     ).format(
+        columns=sql.SQL(", ").join(
+            sql.SQL("array_send(array_agg(coalesce({}, 'NaN')))").format(sql.Identifier(name))
+            for name in view.field_names
+        ),
         fields=_names(view.field_names),
-        staged=stage(connection, f"moments_{view.key}", batch),
+        staged=stage(connection, f"logged_{view.key}", batch),
         log=sql.Identifier(view.log_table),
         keys=sql.SQL(" AND ").join(
             sql.SQL("log.{key} = entity.{key}").format(key=sql.Identifier(key)) for key in view.entity
         ),
-        which=which,
+        condition=condition,
     )
-    ordered = sorted(entities)
-    return [
-        (ordered[number], at, created, values)
-        for number, at, created, *values in connection.execute(statement, binary=True)
-    ]
+    row = connection.execute(statement, binary=True).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate has one row
+    return _Logged(
+        which[numbers(row[0], float).astype(np.int64)],
+        numbers(row[1], int),
+        numbers(row[2], int),
+        np.column_stack([numbers(values, float) for values in row[3:]]),
+    )
 
 
-def _seeds(view: View, moments: Moments, latest: Mapping[Entity, tuple[datetime, tuple[float | None, ...]]]) -> Seeds:
-    at = np.full(len(moments.entities), LONG_AGO)
-    rows = np.full((len(moments.entities), len(view.fields)), np.nan)
-    if latest:
-        for index, entity in enumerate(moments.entities):
-            row = latest.get(entity)
-            if row is not None:
-                at[index] = to_microseconds(row[0])
-                rows[index] = _values(row[1])
+def _seeds(view: View, entities: Sequence[Entity], latest: _Logged) -> Seeds:
+    at = np.full(len(entities), LONG_AGO)
+    rows = np.full((len(entities), len(view.fields)), np.nan)
+    at[latest.number] = latest.at
+    rows[latest.number] = latest.values
     return Seeds(at, rows)
 
 
@@ -171,27 +220,20 @@ def _compute(connection: Connection[Any], definition: Definition, moments: Momen
     if definition.seeded or len(moments) <= _COMPUTED_TOGETHER:
         return definition.compute(connection, moments, seeds)
     # A late event may ask for any number of rows, and windows take memory for each.
-    return np.concatenate(
-        [
-            definition.compute(
-                connection, moments.take(np.arange(begin, min(begin + _COMPUTED_TOGETHER, len(moments))))
-            )
-            for begin in range(0, len(moments), _COMPUTED_TOGETHER)
-        ]
-    )
+    parts = np.array_split(np.arange(len(moments)), -(-len(moments) // _COMPUTED_TOGETHER))
+    return np.concatenate([definition.compute(connection, moments.take(part)) for part in parts])
 
 
-def _write(
-    connection: Connection[Any], view: View, moments: Moments, rows: Rows, became_known: NDArray[np.int64]
-) -> None:
+def _write(connection: Connection[Any], view: View, moments: Moments, rows: Rows, became_known: Microseconds) -> None:
     keys = zip(*(moments.entities[entity] for entity in moments.entity), strict=True)
+    missing = np.isnan(rows)
     batch = pa.record_batch(
         {
             **{name: pa.array(values, staging.TEXT) for name, values in zip(view.entity, keys, strict=True)},
-            "event_timestamp": pa.array(moments.at, staging.TIME),
-            "created": pa.array(became_known, staging.TIME),
+            "event_timestamp": pa.array(moments.at, staging.BIG_INTEGER).cast(staging.TIME),
+            "created": pa.array(became_known, staging.BIG_INTEGER).cast(staging.TIME),
             **{
-                name: pa.array(np.ascontiguousarray(rows[:, index]), staging.FLOAT, from_pandas=True)
+                name: pa.array(rows[:, index], staging.FLOAT, mask=missing[:, index])
                 for index, name in enumerate(view.field_names)
             },
         }
@@ -204,10 +246,6 @@ def _write(
             staged=stage(connection, f"rows_{view.key}", batch),
         )
     )
-
-
-def _values(values: Sequence[float | None]) -> NDArray[np.float64]:
-    return np.array(values, np.float64)  # None becomes NaN
 
 
 @lru_cache(maxsize=128)

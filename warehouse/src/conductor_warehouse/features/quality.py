@@ -10,7 +10,7 @@ from psycopg import Connection, sql
 from conductor_features.views import QUALITY_METRIC
 from conductor_warehouse.features import windows
 from conductor_warehouse.features.definition import Rows, Seeds
-from conductor_warehouse.features.moments import Moments
+from conductor_warehouse.features.moments import Moments, count_until
 from conductor_warehouse.features.trends import slope
 from conductor_warehouse.staging import stage
 
@@ -54,7 +54,7 @@ class QualityMetric:
         found = connection.execute(statement, (_SIZE,), binary=True).fetchall()
         facts = windows.history(found, len(moments.entities), (int, float))
         evaluated, value = facts.columns
-        until = windows.positions(moments, evaluated, facts, moments.at)
+        until = count_until(windows.owners(facts), evaluated, moments, moments.at)
         values = windows.latest(value, facts, moments, until, _SIZE)
         times = windows.latest(evaluated / _SECOND, facts, moments, until, _SIZE)
         recent = values[:, :30]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from psycopg import Connection, sql
 
 from conductor_features.views import PATH_CHANGES, TEST_HISTORY, TEST_PATH_AFFINITY, View
+from conductor_warehouse.features.arrays import numbers
 from conductor_warehouse.features.definition import Rows, Seeds
 from conductor_warehouse.features.folds import State, blend, fold
 from conductor_warehouse.features.moments import Moments
@@ -38,19 +39,17 @@ def _read(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Facts after each entity's seed: the entity's number, the time, the columns; in the order that counts."""
     staged = stage(connection, f"moments_{view.key}", moments.batch(view, seeds.at if seeds is not None else None))
-    rows = connection.execute(
+    row = connection.execute(
         sql.SQL(
-            "SELECT number, (extract(epoch FROM completed_time) * 1000000)::bigint, {columns}"
-            " FROM {staged} AS entity {source}"
+            "SELECT array_send(array_agg(number::double precision)), array_send(array_agg(completed_time)),"
+            " array_send(array_agg(one::double precision)), array_send(array_agg(other::double precision))"
+            " FROM (SELECT number, completed_time, {columns} FROM {staged} AS entity {source}) AS fact"
         ).format(columns=sql.SQL(columns), staged=staged, source=sql.SQL(source)),
         binary=True,
-    ).fetchall()
-    if not rows:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, columns.count(",") + 1))
-    table = np.array([row[2:] for row in rows], np.float64)
-    number = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-    at = np.fromiter((row[1] for row in rows), np.int64, len(rows))
-    return number, at, table
+    ).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate has one row
+    table = np.column_stack([numbers(row[2], float), numbers(row[3], float)])
+    return numbers(row[0], float).astype(np.int64), numbers(row[1], int), table
 
 
 class TestHistory:
@@ -65,13 +64,15 @@ class TestHistory:
             self.view,
             moments,
             seeds,
-            "CASE outcome WHEN 'SKIPPED' THEN 2 WHEN 'PASSED' THEN 0 ELSE 1 END, coalesce(duration, 'NaN')",
+            "CASE outcome WHEN 'SKIPPED' THEN 2 WHEN 'PASSED' THEN 0 ELSE 1 END AS one,"
+            " coalesce(duration, 'NaN') AS other",
             """
             CROSS JOIN LATERAL (
               SELECT completed_time, run_id, result_number, outcome, duration FROM test_results
               WHERE (test_results.tenant_id, test_results.repository, test_results.test_id)
                   = (entity.tenant_id, entity.repository, entity.test_id)
                 AND completed_time > entity.after_time AND completed_time <= entity.last_time
+              OFFSET 0
             ) AS result
             ORDER BY number, completed_time, run_id, result_number
             """,
@@ -126,7 +127,7 @@ class PathChanges:
             self.view,
             moments,
             seeds,
-            "failed_count",
+            "failed_count AS one, 0 AS other",
             """
             JOIN LATERAL (
               SELECT completed_time, run_id, failed_count FROM test_runs AS run
@@ -165,7 +166,7 @@ class TestPathAffinity:
             self.view,
             moments,
             seeds,
-            "1",
+            "1 AS one, 0 AS other",
             """
             JOIN LATERAL (
               SELECT DISTINCT result.completed_time, result.run_id

@@ -10,7 +10,7 @@ from psycopg import Connection, sql
 from conductor_features.views import TENANT_USAGE
 from conductor_warehouse.features import windows
 from conductor_warehouse.features.definition import Rows, Seeds
-from conductor_warehouse.features.moments import Moments
+from conductor_warehouse.features.moments import Moments, count_until
 from conductor_warehouse.features.trends import slope
 from conductor_warehouse.staging import stage
 
@@ -63,7 +63,7 @@ def _read(connection: Connection[Any], moments: Moments, metric: str) -> tuple[R
     found = connection.execute(statement, {"metric": metric, "size": _SIZE}, binary=True).fetchall()
     facts = windows.history(found, len(moments.entities), (int, float))
     measured, value = facts.columns
-    until = windows.positions(moments, measured, facts, moments.at)
+    until = count_until(windows.owners(facts), measured, moments, moments.at)
     return (
         windows.latest(value, facts, moments, until, _SIZE),
         windows.latest(measured / _SECOND, facts, moments, until, _SIZE),

@@ -9,14 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conductor_warehouse.features.arrays import numbers
 from conductor_warehouse.features.definition import Rows
 from conductor_warehouse.features.moments import Moments
-
-_ARRAY_HEADER_BYTES = 20
-"""PostgreSQL's binary form of a one-dimensional array: dimensions, flags, type, length, first index."""
-_POSTGRES_EPOCH_MICROSECONDS = 946_684_800_000_000
-FOREVER = np.iinfo(np.int64).max
-"""What ``infinity`` becomes."""
 
 
 @dataclass(frozen=True)
@@ -36,31 +31,17 @@ def history(arrays: Sequence[tuple[Any, ...]], entities: int, kinds: Sequence[ty
 
     ``kinds`` are float for float8 arrays and int for timestamptz arrays; neither may hold NULLs.
     """
-    columns: list[list[NDArray[Any]]] = [[_numbers(None, kind)] * entities for kind in kinds]
+    columns: list[list[NDArray[Any]]] = [[numbers(None, kind)] * entities for kind in kinds]
     for number, *values in arrays:
         for column, value, kind in zip(columns, values, kinds, strict=True):
-            column[number] = _numbers(value, kind)
+            column[number] = numbers(value, kind)
     counts = np.array([len(values) for values in columns[0]], np.int64)
     return History(np.cumsum(counts) - counts, counts, [np.concatenate(column) for column in columns])
 
 
-def _numbers(array: bytes | None, kind: type) -> NDArray[Any]:
-    if array is None or len(array) < _ARRAY_HEADER_BYTES:
-        return np.empty(0, np.int64 if kind is int else np.float64)
-    form = np.dtype([("length", ">i4"), ("value", ">i8" if kind is int else ">f8")])
-    values = np.frombuffer(array, form, offset=_ARRAY_HEADER_BYTES)["value"]
-    if kind is float:
-        return values.astype(np.float64)
-    moments = values.astype(np.int64)
-    return np.where(moments == FOREVER, FOREVER, moments + _POSTGRES_EPOCH_MICROSECONDS)
-
-
-def positions(moments: Moments, times: NDArray[np.int64], facts: History, at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of its entity's facts each moment has at or before ``at``. ``times`` ascend within an entity."""
-    found = np.empty(len(moments), np.int64)
-    for begin, end, first, count in zip(moments.begins, moments.ends, facts.begins, facts.counts, strict=True):
-        found[begin:end] = np.searchsorted(times[first : first + count], at[begin:end], side="right")
-    return found
+def owners(facts: History) -> NDArray[np.int64]:
+    """Each fact's entity. Shape (facts,)."""
+    return np.repeat(np.arange(len(facts.counts)), facts.counts)
 
 
 def latest(values: NDArray[np.float64], facts: History, moments: Moments, until: NDArray[np.int64], size: int) -> Rows:

@@ -33,8 +33,6 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
         own = [event for event in events if event.type in module.EVENT_TYPES]
         if own:
             for key, what in module.store(connection, own).items():
-                if key in touched:
-                    touched[key].add(what)
-                else:
-                    touched[key] = what
+                # Each view is computed from one kind of subject.
+                touched[key] = what
     return touched

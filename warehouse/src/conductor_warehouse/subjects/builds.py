@@ -12,9 +12,10 @@ from conductor.events.v1.build_pb2 import BuildCompleted, BuildOutcome, BuildQue
 from conductor_features.views import View
 from conductor_warehouse import partitions
 from conductor_warehouse.events import BUILD_COMPLETED, BUILD_QUEUED, Event, to_datetime, to_seconds
-from conductor_warehouse.features.moments import Entity, Touched, to_microseconds
+from conductor_warehouse.features.moments import Entity, Touched
 from conductor_warehouse.staging import BYTES, FLOAT, INTEGER, TEXT, TIME, batch_of, stage
 from conductor_warehouse.subjects.upsert import Key, latest, upsert, views_of
+from conductor_warehouse.times import to_microseconds
 
 EVENT_TYPES = (BUILD_QUEUED, BUILD_COMPLETED)
 
@@ -175,7 +176,7 @@ def _touch_moments(touched: Mapping[str, Touched], events: Iterable[Event]) -> N
         for view in views:
             entity = _entity(view, event.tenant_id, place.repository, place.pipeline, place.branch)
             if entity:
-                touched[view.key].moments.add((entity, moment))
+                touched[view.key].want((entity,), moment)
 
 
 def _touch_changes(touched: Mapping[str, Touched], before: Mapping[Key, _Facts], after: Mapping[Key, _Facts]) -> None:
@@ -193,12 +194,12 @@ def _touch_changes(touched: Mapping[str, Touched], before: Mapping[Key, _Facts],
                 for view in _COMPLETED_VIEWS:
                     entity = _entity(view, *place)
                     if entity:
-                        touched[view.key].change(entity, facts.completed_time)
+                        touched[view.key].change((entity,), facts.completed_time)
             if moved or other is None or facts.queued_time != other.queued_time:
                 for view in _QUEUED_VIEWS:
                     entity = _entity(view, *place)
                     if entity:
-                        touched[view.key].change(entity, facts.queued_time)
+                        touched[view.key].change((entity,), facts.queued_time)
 
 
 def _entity(view: View, tenant_id: str, repository: str, pipeline: str, branch: str) -> Entity | None:

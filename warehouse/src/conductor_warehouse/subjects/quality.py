@@ -13,9 +13,10 @@ from conductor.events.v1.quality_pb2 import GateOperator, QualityGateEvaluated, 
 from conductor_features.views import View
 from conductor_warehouse import partitions
 from conductor_warehouse.events import QUALITY_GATE_EVALUATED, Event, to_datetime
-from conductor_warehouse.features.moments import Touched, to_microseconds
+from conductor_warehouse.features.moments import Touched
 from conductor_warehouse.staging import FLOAT, TEXT, TIME, batch_of, stage
 from conductor_warehouse.subjects.upsert import Key, latest, upsert, views_of
+from conductor_warehouse.times import to_microseconds
 
 EVENT_TYPES = (QUALITY_GATE_EVALUATED,)
 
@@ -146,9 +147,9 @@ def _insert(connection: Connection[Any], facts: Sequence[_Fact]) -> None:
 
 def _touch(view: View, touched: Touched, told: Iterator[_Fact], changed: Sequence[_Fact]) -> None:
     for fact in told:
-        touched.moments.add((_entity(view, fact), fact[1]))
+        touched.want((_entity(view, fact),), fact[1])
     for fact in changed:
-        touched.change(_entity(view, fact), fact[1])
+        touched.change((_entity(view, fact),), fact[1])
 
 
 def _entity(view: View, fact: _Fact) -> tuple[str, ...]:

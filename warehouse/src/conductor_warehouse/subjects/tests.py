@@ -13,9 +13,10 @@ from psycopg import Connection, sql
 from conductor.events.v1.test_pb2 import TestCompleted, TestOutcome
 from conductor_warehouse import partitions
 from conductor_warehouse.events import TEST_COMPLETED, Event, to_datetime, to_seconds
-from conductor_warehouse.features.moments import Touched, to_microseconds
+from conductor_warehouse.features.moments import Touched
 from conductor_warehouse.staging import FLOAT, INTEGER, TEXT, TEXTS, TIME, batch_of, stage
 from conductor_warehouse.subjects.upsert import Key, latest, upsert, views_of
+from conductor_warehouse.times import to_microseconds
 
 EVENT_TYPES = (TEST_COMPLETED,)
 
@@ -107,10 +108,9 @@ def _touch(touched: Mapping[str, Touched], tenant_id: str, run: _Run, *, moments
     for key, what in touched.items():
         entities = [(tenant_id, run.repository, *names) for names in _ENTITIES[key](run)]
         if moments:
-            what.moments.update((entity, at) for entity in entities)
+            what.want(entities, at)
         if changes:
-            for entity in entities:
-                what.change(entity, at)
+            what.change(entities, at)
 
 
 _ENTITIES: Mapping[str, Callable[[_Run], Iterable[tuple[str, ...]]]] = {

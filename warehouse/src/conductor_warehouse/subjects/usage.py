@@ -10,9 +10,10 @@ from psycopg import Connection, sql
 
 from conductor_warehouse import partitions
 from conductor_warehouse.events import USAGE_UPDATED, Event, to_datetime
-from conductor_warehouse.features.moments import Touched, to_microseconds
+from conductor_warehouse.features.moments import Touched
 from conductor_warehouse.staging import FLOAT, TEXT, TIME, batch_of, stage
 from conductor_warehouse.subjects.upsert import Key, latest, upsert, views_of
+from conductor_warehouse.times import to_microseconds
 
 EVENT_TYPES = (USAGE_UPDATED,)
 METRICS = ("build_count", "stored_bytes", "user_count", "webhook_count")
@@ -48,9 +49,10 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
         )
     touched = {view.key: Touched() for view in views_of(USAGE_UPDATED)}
     for what in touched.values():
-        what.moments.update(((event.tenant_id,), to_datetime(event.data.measured_time)) for event in events)
+        for event in events:
+            what.want(((event.tenant_id,),), to_datetime(event.data.measured_time))
         for tenant_id, measured_time in written:
-            what.change((tenant_id,), measured_time)
+            what.change(((tenant_id,),), measured_time)
     return touched
 
 
