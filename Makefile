@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(BIN)/python -m uv
-MEMBERS := clients/python rpc feature_repo model_store warehouse training server workbench
+MEMBERS := clients/python rpc feature_repo storage model_store warehouse training server workbench
 EDITABLE := $(foreach m,$(MEMBERS),-e $(m)$(if $(filter clients/python,$(m)),[cli])$(if $(filter feature_repo,$(m)),[feast]))
 MANIFESTS := pyproject.toml $(addsuffix /pyproject.toml,$(MEMBERS))
 UV_PIN := $(shell sed -n 's/^uv==/uv==/p' constraints.txt 2>/dev/null)
@@ -56,7 +56,7 @@ lock: ## Pin anew: constraints.txt from the members' declarations
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(UV) pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --no-emit-package conductor-client --no-emit-package conductor-rpc --no-emit-package conductor-features --no-emit-package conductor-model-store \
+	  --no-emit-package conductor-client --no-emit-package conductor-rpc --no-emit-package conductor-features --no-emit-package conductor-storage --no-emit-package conductor-model-store \
 	  --no-emit-package conductor-warehouse --no-emit-package conductor-training --no-emit-package conductor-server --no-emit-package conductor-workbench \
 	  --group dev --all-extras $(addsuffix /pyproject.toml,$(MEMBERS)) -o constraints.txt
 

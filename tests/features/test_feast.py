@@ -284,3 +284,15 @@ def test_the_commands_apply_materialize_and_get(
     assert isinstance(row, dict)
     assert (row["tenant_id"], row["queued_count_1h"], row["running_count"]) == ("acme", 3.0, None)
     assert [parse_key(key) for key in redis.Redis.from_url(redis_url).scan_iter()] == [(TENANT_LOAD.key, ("acme",))]
+    # A row that is too old to be served is only written when everything is.
+    old = now - 3 * 365 * timedelta(days=1)
+    log(database_url, REPOSITORY_BUILDS, [(("acme", "shop"), old, old, [1.0, 2.0, 3.0, 4.0, 5.0])])
+    run("materialize")
+    assert len(redis.Redis.from_url(redis_url).keys()) == 1
+    redis.Redis.from_url(redis_url).flushall()
+    for _ in range(2):
+        run("materialize", "--rebuild")
+        assert {parse_key(key) for key in redis.Redis.from_url(redis_url).scan_iter()} == {
+            (TENANT_LOAD.key, ("acme",)),
+            (REPOSITORY_BUILDS.key, ("acme", "shop")),
+        }

@@ -27,7 +27,9 @@ def test_list_and_show_tell_what_is_defined() -> None:
     code, output, _ = invoke("list", "-o", "json")
     assert code == 0 and [row["view"] for row in json.loads(output)] == list(VIEWS)
     code, output, _ = invoke("show", PIPELINE_BUILDS.key, "-o", "json")
-    assert code == 0 and [row["field"] for row in json.loads(output)] == list(PIPELINE_BUILDS.field_names)
+    told = json.loads(output)
+    assert code == 0 and [row["field"] for row in told["fields"]] == list(PIPELINE_BUILDS.field_names)
+    assert (told["owner"], told["lineage"]) == (PIPELINE_BUILDS.owner, list(PIPELINE_BUILDS.lineage))
     assert "tenant_load_v1" in invoke("list")[1]
 
 

@@ -14,7 +14,7 @@ PUBLISHER = textwrap.dedent("""
     import os, signal, sys
     from conductor.model.v1.model_manifest_pb2 import ModelManifest
     from conductor_model_store import ModelStore
-    from conductor_model_store.objects import ObstoreObjects
+    from conductor_storage import ObstoreObjects
 
     root, step, torn = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "torn"
     manifest, graph = ModelManifest.FromString(bytes.fromhex(sys.argv[4])), bytes.fromhex(sys.argv[5])

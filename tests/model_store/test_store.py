@@ -243,7 +243,7 @@ class CountingObjects:
 
 
 def test_watching_is_one_small_read_while_nothing_changes(root, store, make_model):
-    from conductor_model_store.objects import ObstoreObjects
+    from conductor_storage import ObstoreObjects
 
     objects = CountingObjects(ObstoreObjects(root))
     watcher = ModelStore(objects, rescan_seconds=60)

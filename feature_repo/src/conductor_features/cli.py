@@ -25,6 +25,8 @@ _ViewArgument = Annotated[str, typer.Argument(help="View with its version, for e
 _RedisOption = Annotated[str | None, typer.Option("--redis-url", help="Online store; else CONDUCTOR_REDIS_URL.")]
 _DatabaseOption = Annotated[str | None, typer.Option("--database-url", help="Warehouse; else CONDUCTOR_DATABASE_URL.")]
 _GET_TIMEOUT_SECONDS = 2.0
+_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+"""No event is older."""
 
 
 @commands.command("list", epilog="Example: conductor features list -o json")
@@ -48,11 +50,23 @@ def list_views(output: OutputOption = OutputFormat.TABLE) -> None:
 
 @commands.command("show", epilog="Example: conductor features show pipeline_builds_v1")
 def show_view(view: _ViewArgument, output: OutputOption = OutputFormat.TABLE) -> None:
-    """Show the fields of a view."""
-    print_rows(
-        [{"field": field.name, "unit": field.unit, "description": field.description} for field in _find(view).fields],
-        output,
-    )
+    """Show a view: what it is of, who owns it, the event fields that feed it, and its fields."""
+    found = _find(view)
+    fields = [{"field": field.name, "unit": field.unit, "description": field.description} for field in found.fields]
+    record: dict[str, object] = {
+        "view": found.key,
+        "description": found.description,
+        "entity": list(found.entity),
+        "version": found.version,
+        "owner": found.owner,
+        "maximum_age": found.maximum_age,
+        "lineage": list(found.lineage),
+    }
+    if output is OutputFormat.JSON:
+        print_record(record | {"fields": fields}, output)
+        return
+    print_record(record, output)
+    print_rows(fields, output)
 
 
 @commands.command(
@@ -95,22 +109,34 @@ def apply_definitions(
 
 @commands.command(
     "materialize",
-    epilog="Example: conductor features materialize --since 2026-01-01T00:00:00Z --until 2026-02-01T00:00:00Z",
+    epilog="Examples: conductor features materialize --since 2026-01-01T00:00:00Z --until 2026-02-01T00:00:00Z; "
+    "conductor features materialize --rebuild",
 )
 def materialize(
     since: Annotated[
         str | None, typer.Option(help="ISO 8601; else as far back as each view's rows are served.")
     ] = None,
     until: Annotated[str | None, typer.Option(help="ISO 8601; else now.")] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="All that the log holds, whatever its age: after a loss of Redis.")
+    ] = False,
     database_url: _DatabaseOption = None,
     redis_url: _RedisOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Carry the latest rows of the feature log to the online store, for example into an empty Redis."""
+    """Carry the latest rows of the feature log to the online store, for example into an empty Redis.
+
+    Safe beside the tailing writer and the server: a row never replaces one of a later moment. The tailing writer refills
+    a Redis that lost everything by itself; this also mends one that lost a part.
+    """
     from conductor_features.feast_store import apply
 
     end = _moment("--until", until) or datetime.now(UTC)
     start = _moment("--since", since)
+    if rebuild and start is not None:
+        _usage("--rebuild is everything: it goes without --since")
+    if rebuild:
+        start = _BEGINNING
     if start is not None and start >= end:
         _usage("--since must be before --until")
     store, _ = _open_store(database_url, redis_url)

@@ -1,5 +1,7 @@
 """What can go wrong with the model store."""
 
+from conductor_storage import StorageUnavailable
+
 
 class ModelStoreError(Exception):
     """Base of every error of the model store; its text says what to do or look at."""
@@ -25,5 +27,5 @@ class PointerMoved(ModelStoreError):
     """Another process moved the channel at the same time; look again before deciding anew."""
 
 
-class ModelStoreUnavailable(ModelStoreError):
+class ModelStoreUnavailable(ModelStoreError, StorageUnavailable):
     """The storage behind the model store doesn't answer or refuses."""

@@ -6,25 +6,19 @@ Layout::
     models/<predictor>/<global | tenants/<quoted tenant>>/versions/<version>.binpb
     models/<predictor>/<global | tenants/<quoted tenant>>/channels/<channel>/<generation, 20 digits>.json
 
-A tenant's name may hold anything: it is quoted to characters that mean the same in every file system and object
-store, upper and lower case apart. A name too long for a file name is replaced by its digest, and is then told by the
-files' content only.
+A tenant's name may hold anything: it is quoted (``conductor_storage.names``).
 """
 
-import hashlib
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 from conductor_model_store.errors import InvalidScope
+from conductor_storage import quote_segment, unquote_segment
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _GENERATION = re.compile(r"[0-9]{20}")
-_PLAIN_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
-_LONGEST_QUOTED = 200  # file systems take 255 bytes
-_DIGEST_MARK = "~"
 
 MODELS = "models"
 """Prefix of everything but blobs."""
@@ -89,7 +83,7 @@ def parse_key(key: str) -> ScopeKey | None:
             directory = "/".join(parts[:3])
         case ["models", predictor, "tenants", quoted, *rest]:
             directory = "/".join(parts[:4])
-            tenant_id = None if quoted.startswith(_DIGEST_MARK) else unquote(quoted)
+            tenant_id = unquote_segment(quoted)
         case _:
             return None
     match rest:
@@ -108,16 +102,11 @@ def blob_key(digest: str) -> str:
 
 
 def quote_tenant(tenant_id: str) -> str:
-    """Quote a tenant's name to a single path segment; different names give different segments.
-
-    Upper-case letters are quoted too, since some file systems don't tell them from lower-case ones.
-    """
+    """Quote a tenant's name to a single path segment; different names give different segments."""
     try:
-        raw = tenant_id.encode()
-    except UnicodeEncodeError as error:
+        return quote_segment(tenant_id)
+    except ValueError as error:
         raise InvalidScope(f"{tenant_id!r} is no tenant: it isn't valid Unicode") from error
-    quoted = "".join(chr(byte) if byte in _PLAIN_BYTES else f"%{byte:02X}" for byte in raw)
-    return quoted if len(quoted) <= _LONGEST_QUOTED else _DIGEST_MARK + hashlib.sha256(raw).hexdigest()
 
 
 def check_name(name: str, what: str) -> None:

@@ -21,11 +21,12 @@ from conductor_model_store.errors import (
     InvalidScope,
     ModelNotFound,
     ModelStoreError,
+    ModelStoreUnavailable,
     PointerMoved,
 )
-from conductor_model_store.objects import Objects, ObstoreObjects
 from conductor_model_store.records import LoadedModel, ModelVersion, Pointer, StoredVersion
 from conductor_model_store.scope import MODELS, ModelScope, blob_key, parse_key
+from conductor_storage import Objects, ObstoreObjects
 
 CHAMPION = "champion"
 """The channel that answers requests."""
@@ -57,7 +58,7 @@ class ModelStore:
         Credentials and endpoint of a remote store come from its usual environment variables (``AWS_…``).
         Raises ModelStoreUnavailable.
         """
-        return cls(ObstoreObjects(location))
+        return cls(ObstoreObjects(location, unavailable=ModelStoreUnavailable))
 
     def publish(self, manifest: ModelManifest, graph: bytes, channel: str = CHAMPION) -> ModelVersion:
         """Store a model and point the channel of its scope at it.

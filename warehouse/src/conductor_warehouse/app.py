@@ -33,6 +33,8 @@ class EventServiceSettings(RpcSettings):
 
     port: int = Field(default=50052, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+    max_message_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    """Largest request taken: a batch with a few large test runs."""
 
 
 class Warehouse:

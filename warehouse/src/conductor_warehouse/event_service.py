@@ -60,6 +60,7 @@ def _response(result: IngestResult) -> PublishEventsResponse:
         stored_count=result.stored,
         duplicate_count=result.duplicates,
         dead_letter_count=result.dead_letter_count,
+        expired_count=result.expired,
     )
     now = datetime.now(UTC)
     for letter in result.dead_letters:

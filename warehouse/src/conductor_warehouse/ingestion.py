@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.pq import TransactionStatus
 
-from conductor_warehouse import dead_letters, subjects
+from conductor_warehouse import dead_letters, retention, subjects
 from conductor_warehouse.dead_letters import DeadLetter
 from conductor_warehouse.events import Event, Incoming, Rejected, parse
 from conductor_warehouse.features import log
@@ -43,6 +43,8 @@ class IngestResult:
     """Stored by this call, and durable."""
     duplicates: int = 0
     """Had been stored before, or came twice."""
+    expired: int = 0
+    """Older than the tenant's retention: their data would be deleted again."""
     dead_letter_count: int = 0
     """Put aside, with the reason."""
     dead_letters: list[Rejected] = field(default_factory=list)
@@ -55,6 +57,7 @@ class IngestResult:
         self.received += other.received
         self.stored += other.stored
         self.duplicates += other.duplicates
+        self.expired += other.expired
         self.dead_letter_count += other.dead_letter_count
         self.dead_letters += other.dead_letters[: MAXIMUM_TOLD - len(self.dead_letters)]
         self.feature_rows += other.feature_rows
@@ -126,8 +129,10 @@ def _ingest(connection: Connection[Any], batch: Sequence[Event | Rejected], tena
         bind(connection, INGEST_ROLE, tenant_id)
     rows = 0
     new: list[Event] = []
+    expired = 0
     if events:
         created = _lock_tenants(connection, {event.tenant_id for event in events})
+        events, expired = _kept(connection, events)
         new = _store_inbox(connection, events)
         rows = log.append(connection, subjects.store(connection, new), created)
     dead_letters.store(connection, rejected)
@@ -135,6 +140,7 @@ def _ingest(connection: Connection[Any], batch: Sequence[Event | Rejected], tena
         received=len(batch),
         stored=len(new),
         duplicates=len(events) - len(new),
+        expired=expired,
         dead_letter_count=len(rejected),
         dead_letters=[replace(letter, payload=b"") for letter in rejected[:MAXIMUM_TOLD]],
         feature_rows=rows,
@@ -156,6 +162,15 @@ def _lock_tenants(connection: Connection[Any], tenant_ids: set[str]) -> datetime
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     moment: datetime = row[0]
     return moment
+
+
+def _kept(connection: Connection[Any], events: list[Event]) -> tuple[list[Event], int]:
+    """The events that are not older than their tenant's retention, and how many are."""
+    horizons = retention.horizons(connection, {event.tenant_id for event in events})
+    if not horizons:
+        return events, 0
+    kept = [event for event in events if event.tenant_id not in horizons or event.time >= horizons[event.tenant_id]]
+    return kept, len(events) - len(kept)
 
 
 def _digest(text: str) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from pydantic import Field
 
 from conductor_client.settings import ConductorSettings
@@ -21,6 +23,17 @@ class WarehouseSettings(ConductorSettings):
     """Database connections of the event service: as many batches are stored at once."""
     publish_timeout_seconds: float = Field(default=10.0, gt=0)
     """How long the event service waits for a connection, and for one statement of the database."""
+
+    event_stream_url: str = "redis://127.0.0.1:6379/0"
+    """Redis with the stream of events that is consumed."""
+    event_stream: str = "conductor:events"
+    """Its key."""
+    event_stream_group: str = "conductor-warehouse"
+    """The consumers that share it."""
+    event_stream_consumer: str = Field(default_factory=socket.gethostname, min_length=1)
+    """This consumer's name: one that comes back by the same name goes on with what it had read."""
+    event_stream_claim_seconds: float = Field(default=30.0, gt=0)
+    """How long an entry is pending before another consumer claims it."""
 
     tail_batch_size: int = Field(default=5_000, ge=1)
     """Feature rows that the tailing writer carries at a time."""

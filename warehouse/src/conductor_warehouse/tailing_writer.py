@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from conductor_features.filling import position_key, replaying_mark
 from conductor_features.views import VIEWS, View
 from conductor_features.writer import WriteRow, write_rows
+from conductor_warehouse import statistics
 from conductor_warehouse.features.log import CHANNEL
 
 _LOG = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ _ONE_WRITER = 0x7461696C2077  # advisory lock of whoever carries rows: "tail w"
 _FIRST_RETRY_SECONDS = 0.1
 _PENDING_SECONDS = 0.05
 """Pause while committed rows wait for a transaction that began before theirs and has not ended."""
+_SETTLED_AT_ONCE = 5
+"""Days of statistics that are settled between two looks at the logs."""
 _STOP_SECONDS = 0.25
 """How often a waiting writer looks whether it should stop."""
 _REDIS_TIMEOUT_SECONDS = 5.0
@@ -96,6 +99,9 @@ class TailingWriter:
                     while not stop.is_set():
                         pending = self._carry_all(reading, redis, stop)
                         pause = _FIRST_RETRY_SECONDS
+                        if not pending:
+                            # In the pauses between events, a few at a time: features come first.
+                            statistics.settle(reading, _SETTLED_AT_ONCE)
                         _wait(listening, stop, _PENDING_SECONDS if pending else self._poll_seconds)
             except (psycopg.Error, RedisError, OSError) as error:
                 # Every kind: a database that is being migrated or restored lacks tables for a while.

@@ -1,1 +1,2 @@
+DROP FUNCTION forget_statistics;
 DROP TABLE tenant_retention;

@@ -59,6 +59,7 @@ class PublishEventsResponse(_message.Message):
     DUPLICATE_COUNT_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_COUNT_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    EXPIRED_COUNT_FIELD_NUMBER: _builtins.int
     received_count: _builtins.int
     """Events received."""
     stored_count: _builtins.int
@@ -67,6 +68,8 @@ class PublishEventsResponse(_message.Message):
     """Events that had been stored before."""
     dead_letter_count: _builtins.int
     """Events put aside in the dead-letter table, with their reason."""
+    expired_count: _builtins.int
+    """Events older than the tenant's retention. They are not stored."""
     @_builtins.property
     def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
         """The first dead letters, at most 100."""
@@ -79,10 +82,11 @@ class PublishEventsResponse(_message.Message):
         duplicate_count: _builtins.int = ...,
         dead_letter_count: _builtins.int = ...,
         dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+        expired_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_count", b"dead_letter_count", "dead_letters", b"dead_letters", "duplicate_count", b"duplicate_count", "received_count", b"received_count", "stored_count", b"stored_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_count", b"dead_letter_count", "dead_letters", b"dead_letters", "duplicate_count", b"duplicate_count", "expired_count", b"expired_count", "received_count", b"received_count", "stored_count", b"stored_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,6 +1,6 @@
-"""The four operations that the model store asks of its storage, and obstore's answer to them.
+"""The few operations that are asked of storage, and obstore's answer to them.
 
-Moving a channel safely takes one thing: a put that fails if the key exists. obstore gives it on local disks (a hard
+Moving a pointer safely takes one thing: a put that fails if the key exists. obstore gives it on local disks (a hard
 link to a finished temporary file) and on S3, GCS and Azure (conditional puts).
 """
 
@@ -16,7 +16,9 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from conductor_model_store.errors import ModelStoreUnavailable
+
+class StorageUnavailable(Exception):
+    """The storage doesn't answer or refuses."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,26 @@ class Objects(Protocol):
     def list(self, prefix: str) -> list[StoredObject]:
         """Everything below a folder-like prefix, in no particular order."""
 
+    def delete(self, key: str) -> None:
+        """Take an object away, if there is one."""
+
 
 class ObstoreObjects:
     """Objects on a local path or anything that obstore has a URL for (s3://, gs://, az://, memory:///)."""
 
-    def __init__(self, location: str | Path) -> None:
+    def __init__(self, location: str | Path, *, unavailable: type[StorageUnavailable] = StorageUnavailable) -> None:
+        """Open what is there; a local folder is made.
+
+        Credentials and endpoint of a remote store come from its usual environment variables (``AWS_…``).
+
+        Args:
+            location: a local path, or a URL: ``file://``, ``s3://bucket/prefix``, ``gs://``, ``az://``.
+            unavailable: how it is told that the storage does not answer, here and by every operation.
+        """
         text = str(location)
         self.location = text
-        with _translated(text):
+        self._unavailable = unavailable
+        with self._translated(text):
             if "://" in text and not text.startswith("file://"):
                 self._store = from_url(text) if text.startswith("memory:") else _remote(text)
                 self._root: Path | None = None
@@ -69,7 +83,7 @@ class ObstoreObjects:
     def get(self, key: str) -> bytes | None:
         """Read all of an object; None if there is none."""
         try:
-            with _translated(key):
+            with self._translated(key):
                 return bytes(obstore.get(self._store, key).bytes())
         except FileNotFoundError:
             return None
@@ -77,21 +91,21 @@ class ObstoreObjects:
     def size(self, key: str) -> int | None:
         """Size in bytes of an object; None if there is none."""
         try:
-            with _translated(key):
+            with self._translated(key):
                 return obstore.head(self._store, key)["size"]
         except FileNotFoundError:
             return None
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object in place of any other."""
-        with _translated(key):
+        with self._translated(key):
             obstore.put(self._store, key, content)
             self._flush(key)
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
         """Write an object if the key is free; say whether it was."""
         try:
-            with _translated(key):
+            with self._translated(key):
                 obstore.put(self._store, key, content, mode="create")
                 self._flush(key)
         except AlreadyExistsError:
@@ -100,17 +114,36 @@ class ObstoreObjects:
 
     def list(self, prefix: str) -> list[StoredObject]:
         """Everything below a folder-like prefix, in no particular order."""
-        with _translated(prefix):
+        with self._translated(prefix):
             return [
                 StoredObject(entry["path"], entry["size"], entry["last_modified"])
                 for chunk in obstore.list(self._store, prefix, chunk_size=1000)
                 for entry in chunk
             ]
 
+    def delete(self, key: str) -> None:
+        """Take an object away, if there is one."""
+        try:
+            with self._translated(key):
+                obstore.delete(self._store, key)
+        except FileNotFoundError:
+            return
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        """Turn the storage's own errors into ours; absence and presence are for the caller to tell."""
+        try:
+            yield
+        except (FileNotFoundError, AlreadyExistsError):
+            raise
+        except (BaseError, OSError) as error:
+            reason = str(error).split("\n\nDebug source", maxsplit=1)[0]
+            raise self._unavailable(f"{what}: {reason}") from error
+
     def _flush(self, key: str) -> None:
         """Bring a local file and its folder to the disk, since obstore leaves that to the operating system.
 
-        Without it, a power cut could keep the pointer and lose the graph that it points to.
+        Without it, a power cut could keep the pointer and lose what it points to.
         """
         if self._root is None:
             return
@@ -139,15 +172,3 @@ def _remote(url: str) -> ObjectStore:
         },
         retry_config={"max_retries": 3},
     )
-
-
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Turn the storage's own errors into ours; absence and presence are for the caller to tell."""
-    try:
-        yield
-    except (FileNotFoundError, AlreadyExistsError):
-        raise
-    except (BaseError, OSError) as error:
-        reason = str(error).split("\n\nDebug source", maxsplit=1)[0]
-        raise ModelStoreUnavailable(f"{what}: {reason}") from error
