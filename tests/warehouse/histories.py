@@ -260,7 +260,10 @@ def dump(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
 
 def clear(connection: psycopg.Connection[Any]) -> None:
     names = ["inbox", "builds", "completed_builds", "dead_letters", *(view.log_table for view in VIEWS.values())]
-    connection.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY").format(sql.SQL(", ").join(map(sql.Identifier, names))))
+    names += ["data_profiles", "data_findings", "parked_batches"]
+    connection.execute(
+        sql.SQL("TRUNCATE {} RESTART IDENTITY CASCADE").format(sql.SQL(", ").join(map(sql.Identifier, names)))
+    )
 
 
 def _recency(build: Build) -> tuple[datetime, str]:

@@ -51,7 +51,14 @@ def test_from_an_empty_database_to_features_and_dead_letters(database_url: str, 
     assert told.pop("feature_rows") > len(EVENTS)
     [letter] = told.pop("first_dead_letters")
     assert "not JSON" in letter["reason"]
-    assert told == {"received": len(EVENTS) + 11, "stored": len(EVENTS), "duplicates": 10, "dead_letters": 1}
+    assert told == {
+        "received": len(EVENTS) + 11,
+        "stored": len(EVENTS),
+        "duplicates": 10,
+        "expired": 0,
+        "parked": 0,
+        "dead_letters": 1,
+    }
 
     status = _json(conductor("warehouse", "status", "-o", "json", database_url=database_url))
     assert status["current"]

@@ -267,4 +267,5 @@ def test_the_examples_of_the_documentation_are_taken() -> None:
     text = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
     examples = [block.partition("```")[0].encode() for block in text.split("```json\n")[1:]]
     events = [parse(example) for example in examples]
-    assert [event.type for event in events if isinstance(event, Event)] == list(EVENT_TYPES)
+    own = [*EVENT_TYPES, "build.completed", "test.completed"]  # the last two are made of CDEvents
+    assert [event.type for event in events if isinstance(event, Event)] == own

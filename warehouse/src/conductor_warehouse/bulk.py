@@ -9,6 +9,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from conductor_warehouse.data_quality.mode import Mode
 from conductor_warehouse.events import Incoming, parse
 from conductor_warehouse.ingestion import IngestResult, ingest_parsed
 
@@ -19,6 +20,7 @@ def ingest_many(
     tenant_id: str | None = None,
     *,
     batch_size: int = 1_000,
+    mode: Mode = Mode.PARK,
     progress: Callable[[IngestResult], None] = lambda _: None,
 ) -> IngestResult:
     """Take in events batch by batch. While the database stores one batch the next is read.
@@ -28,6 +30,7 @@ def ingest_many(
         events: any number of them.
         tenant_id: the tenant that all must belong to, or None for any.
         batch_size: events per transaction.
+        mode: whether a batch that looks wrong as a whole is parked.
         progress: told, after each commit, what became of the events so far.
 
     Raises:
@@ -43,7 +46,7 @@ def ingest_many(
             if running is not None:
                 total.add(running.result())
                 progress(total)
-            running = database.submit(ingest_parsed, connection, parsed, tenant_id)
+            running = database.submit(ingest_parsed, connection, parsed, tenant_id, mode=mode)
         if running is not None:
             total.add(running.result())
             progress(total)

@@ -61,6 +61,7 @@ def _response(result: IngestResult) -> PublishEventsResponse:
         duplicate_count=result.duplicates,
         dead_letter_count=result.dead_letter_count,
         expired_count=result.expired,
+        parked_count=result.parked,
     )
     now = datetime.now(UTC)
     for letter in result.dead_letters:

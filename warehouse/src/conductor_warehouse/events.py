@@ -25,7 +25,7 @@ from conductor.events.v1.test_pb2 import TestCompleted
 from conductor.events.v1.usage_pb2 import UsageUpdated
 from conductor_rpc import rules
 from conductor_rpc.exceptions import Violation
-from conductor_warehouse import json_form
+from conductor_warehouse import cdevents, json_form
 
 BUILD_QUEUED = "build.queued"
 BUILD_COMPLETED = "build.completed"
@@ -50,6 +50,7 @@ EVENT_TYPES: Mapping[str, type[Message]] = {
     CHANGE_REQUEST_MERGED: ChangeRequestMerged,
 }
 """The message that each type of event carries."""
+_TYPES: Mapping[type[Message], str] = {message: name for name, message in EVENT_TYPES.items()}
 
 MAXIMUM_EVENT_BYTES = 1 << 20
 """Largest event taken, in its JSON or its binary form."""
@@ -165,7 +166,8 @@ def parse(incoming: Incoming, tenant_id: str | None = None, now: datetime | None
         tenant_id=envelope.tenant_id,
         source=envelope.source,
         event_id=envelope.id,
-        type=envelope.type,
+        # Not the envelope's: a CDEvent is made into one of our own.
+        type=_TYPES[type(data)],
         time=time,
         subject=envelope.subject,
         data=data,
@@ -188,7 +190,8 @@ def _limit_size(size: int, maximum: int) -> None:
 
 
 def _maximum_bytes(event_type: str) -> int:
-    return MAXIMUM_TEST_EVENT_BYTES if event_type == TEST_COMPLETED else MAXIMUM_EVENT_BYTES
+    holds_tests = TEST_COMPLETED in {event_type, cdevents.translated_type(event_type)}
+    return MAXIMUM_TEST_EVENT_BYTES if holds_tests else MAXIMUM_EVENT_BYTES
 
 
 def _from_usual_json(line: bytes, envelope: CloudEvent) -> Message | None:
@@ -233,7 +236,7 @@ def _from_json(line: bytes, envelope: CloudEvent) -> Message:
     data = content.get("data")
     if not isinstance(data, dict):
         raise _Invalid("data: is required, as a JSON object")
-    return json_format.ParseDict(data, message)
+    return _from_content(data, message, envelope)
 
 
 def _data(envelope: CloudEvent) -> Message:
@@ -243,7 +246,7 @@ def _data(envelope: CloudEvent) -> Message:
         content = json.loads(envelope.text_data, parse_constant=_refuse_constant)
         if not isinstance(content, dict):
             raise _Invalid("text_data: must be a JSON object")
-        return json_format.ParseDict(content, message)
+        return _from_content(content, message, envelope)
     if form == "proto_data":
         if not envelope.proto_data.Unpack(message):
             raise _Invalid(f"proto_data: must be a {message.DESCRIPTOR.full_name}")
@@ -251,10 +254,16 @@ def _data(envelope: CloudEvent) -> Message:
     raise _Invalid("data: is required")
 
 
+def _from_content(content: dict[str, Any], message: Message, envelope: CloudEvent) -> Message:
+    if cdevents.translated_type(envelope.type):
+        content = cdevents.translate(envelope.type, content, envelope.time.ToJsonString())
+    return json_format.ParseDict(content, message)
+
+
 def _checked_type(envelope: CloudEvent) -> Message:
     """An empty message of the event's type; raises for an envelope that breaks its rules."""
     _require(rules.violations(envelope))
-    kind = EVENT_TYPES.get(envelope.type)
+    kind = EVENT_TYPES.get(cdevents.translated_type(envelope.type) or envelope.type)
     if kind is None:
         raise _Invalid(f"type: {envelope.type!r} is not known")
     return kind()

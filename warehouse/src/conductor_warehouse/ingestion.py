@@ -1,6 +1,6 @@
 """Takes events in. What is told of one batch happens in one transaction, or not at all.
 
-parse → lock tenants → inbox → subjects and facts → feature logs → dead letters → commit
+parse → lock tenants → quality gate → inbox → subjects and facts → feature logs → dead letters → commit
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from psycopg import Connection, sql
 from psycopg.pq import TransactionStatus
 
 from conductor_warehouse import dead_letters, retention, subjects
+from conductor_warehouse.data_quality import gate
+from conductor_warehouse.data_quality.mode import Mode
 from conductor_warehouse.dead_letters import DeadLetter
 from conductor_warehouse.events import Event, Incoming, Rejected, parse
 from conductor_warehouse.features import log
@@ -45,6 +47,8 @@ class IngestResult:
     """Had been stored before, or came twice."""
     expired: int = 0
     """Older than the tenant's retention: their data would be deleted again."""
+    parked: int = 0
+    """Put aside with their whole batch, which looks wrong: durable, and not in any table until somebody releases it."""
     dead_letter_count: int = 0
     """Put aside, with the reason."""
     dead_letters: list[Rejected] = field(default_factory=list)
@@ -58,12 +62,19 @@ class IngestResult:
         self.stored += other.stored
         self.duplicates += other.duplicates
         self.expired += other.expired
+        self.parked += other.parked
         self.dead_letter_count += other.dead_letter_count
         self.dead_letters += other.dead_letters[: MAXIMUM_TOLD - len(self.dead_letters)]
         self.feature_rows += other.feature_rows
 
 
-def ingest(connection: Connection[Any], events: Iterable[Incoming], tenant_id: str | None = None) -> IngestResult:
+def ingest(
+    connection: Connection[Any],
+    events: Iterable[Incoming],
+    tenant_id: str | None = None,
+    *,
+    mode: Mode = Mode.PARK,
+) -> IngestResult:
     """Store a batch of events with the feature rows that they touch. When it returns, all of it is committed.
 
     Safe to repeat, and safe beside others who ingest the same events at the same time.
@@ -74,21 +85,26 @@ def ingest(connection: Connection[Any], events: Iterable[Incoming], tenant_id: s
         tenant_id: the tenant that all must belong to. With it, the database's row-level security is in force, and
             events of other tenants become dead letters. Without it events may be of any tenant, which takes the
             owner's connection.
+        mode: whether a tenant's part of the batch that looks wrong as a whole is parked.
 
     Raises:
         psycopg.Error: the database did not answer or refused; nothing was stored.
     """
-    return ingest_parsed(connection, [parse(event, tenant_id) for event in events], tenant_id)
+    return ingest_parsed(connection, [parse(event, tenant_id) for event in events], tenant_id, mode=mode)
 
 
 def ingest_parsed(
-    connection: Connection[Any], batch: Sequence[Event | Rejected], tenant_id: str | None = None
+    connection: Connection[Any],
+    batch: Sequence[Event | Rejected],
+    tenant_id: str | None = None,
+    *,
+    mode: Mode = Mode.PARK,
 ) -> IngestResult:
     """As :func:`ingest`, for events that were read already."""
     if connection.info.transaction_status != TransactionStatus.IDLE:
         raise RuntimeError("events are acknowledged after their commit: the connection must not be in a transaction")
     with connection.transaction():
-        return _ingest(connection, batch, tenant_id)
+        return ingest_within(connection, batch, tenant_id, mode=mode)
 
 
 def requeue(
@@ -110,7 +126,7 @@ def requeue(
         if not letters:
             return IngestResult(), None
         retried = [(letter, _parse_again(letter)) for letter in letters if not letter.truncated]
-        result = _ingest(connection, [event for _, event in retried], tenant_id)
+        result = ingest_within(connection, [event for _, event in retried], tenant_id, mode=Mode.RECORD)
         dead_letters.delete(
             connection, [letter.dead_letter_id for letter, event in retried if isinstance(event, Event)]
         )
@@ -122,29 +138,32 @@ def _parse_again(letter: DeadLetter) -> Event | Rejected:
     return parse(letter.incoming, letter.tenant_id or None)
 
 
-def _ingest(connection: Connection[Any], batch: Sequence[Event | Rejected], tenant_id: str | None) -> IngestResult:
+def ingest_within(
+    connection: Connection[Any],
+    batch: Sequence[Event | Rejected],
+    tenant_id: str | None,
+    *,
+    mode: Mode,
+) -> IngestResult:
+    """As :func:`ingest_parsed`, within a transaction of the caller's that has written nothing yet."""
     events = [event for event in batch if isinstance(event, Event)]
     rejected = [event for event in batch if isinstance(event, Rejected)]
     if tenant_id is not None:
         bind(connection, INGEST_ROLE, tenant_id)
-    rows = 0
-    new: list[Event] = []
-    expired = 0
+    result = IngestResult(received=len(batch))
     if events:
         created = _lock_tenants(connection, {event.tenant_id for event in events})
-        events, expired = _kept(connection, events)
-        new = _store_inbox(connection, events)
-        rows = log.append(connection, subjects.store(connection, new), created)
+        events, result.expired = _kept(connection, events)
+        verdict = gate.inspect(connection, events, rejected, mode)
+        rejected, result.parked = verdict.rejected, verdict.parked_count
+        new = _store_inbox(connection, verdict.events)
+        result.stored, result.duplicates = len(new), len(verdict.events) - len(new)
+        result.feature_rows = log.append(connection, subjects.store(connection, new), created)
+        gate.record(connection, verdict, new)
     dead_letters.store(connection, rejected)
-    return IngestResult(
-        received=len(batch),
-        stored=len(new),
-        duplicates=len(events) - len(new),
-        expired=expired,
-        dead_letter_count=len(rejected),
-        dead_letters=[replace(letter, payload=b"") for letter in rejected[:MAXIMUM_TOLD]],
-        feature_rows=rows,
-    )
+    result.dead_letter_count = len(rejected)
+    result.dead_letters = [replace(letter, payload=b"") for letter in rejected[:MAXIMUM_TOLD]]
+    return result
 
 
 def _lock_tenants(connection: Connection[Any], tenant_ids: set[str]) -> datetime:

@@ -28,6 +28,9 @@ _SUBJECT_TIMES: Mapping[str, str] = {
     "deployments": "completed_time",
     "incidents": "greatest(opened_time, resolved_time)",
     "change_requests": "merged_time",
+    "data_profiles": "received_date::timestamp AT TIME ZONE 'UTC'",
+    "data_findings": "received_date::timestamp AT TIME ZONE 'UTC'",
+    "parked_batches": "parked_time",
 }
 """The ordinary tables that data are deleted from, and the moment that a row is of. Tenants themselves stay."""
 

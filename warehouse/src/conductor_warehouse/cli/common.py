@@ -67,6 +67,7 @@ def print_result(result: IngestResult, output: OutputFormat) -> None:
         "stored": result.stored,
         "duplicates": result.duplicates,
         "expired": result.expired,
+        "parked": result.parked,
         "dead_letters": result.dead_letter_count,
         "feature_rows": result.feature_rows,
     }
@@ -86,3 +87,5 @@ def print_result(result: IngestResult, output: OutputFormat) -> None:
             typer.echo(f"  {letter.event_id or '(no id)'}: {letter.reason}", err=True)
         if result.dead_letter_count > 5:
             typer.echo("  … `conductor events dead-letter list` shows all", err=True)
+        if result.parked:
+            typer.echo("  batches that look wrong were parked: `conductor quality parked list`", err=True)

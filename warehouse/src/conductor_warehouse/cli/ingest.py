@@ -12,6 +12,7 @@ import typer
 
 from conductor_client.output import FAILED, PARTLY, USAGE, OutputFormat, OutputOption, fail
 from conductor_warehouse.cli.common import DatabaseOption, open_connection, open_settings, print_result
+from conductor_warehouse.data_quality.mode import Mode
 
 
 def ingest(
@@ -23,13 +24,18 @@ def ingest(
         str | None, typer.Option(help="Tenant that all events must belong to; others become dead letters.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Events per transaction (default 1000).")] = None,
+    quality: Annotated[
+        Mode,
+        typer.Option(help="A batch that looks wrong as a whole: park it, only record that, or do not look (off)."),
+    ] = Mode.PARK,
     database_url: DatabaseOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Take events into the warehouse and compute the features that they touch.
 
-    Safe to repeat: events that are stored already change nothing. Exit code 3 when some could not be taken in;
-    `conductor events dead-letter list` shows them.
+    Safe to repeat: events that are stored already change nothing. Exit code 3 when some could not be taken in:
+    `conductor events dead-letter list` shows them, and `conductor quality parked list` batches that look wrong as a
+    whole, a thousand times shorter builds say, of which nothing was taken in.
 
     \b
     Examples:
@@ -56,6 +62,7 @@ def ingest(
                     events_of(file),
                     tenant,
                     batch_size=settings.ingest_batch_size,
+                    mode=quality,
                     progress=lambda so_far, before=before: show(before + so_far.received),  # type: ignore[misc]
                 )
             except (UnreadableFile, OSError) as error:
@@ -65,7 +72,7 @@ def ingest(
     print_result(total, output)
     if unreadable:
         fail("; ".join(unreadable), PARTLY if total.received else FAILED)
-    if total.dead_letter_count:
+    if total.dead_letter_count or total.parked:
         raise typer.Exit(PARTLY)
 
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
-
 from conductor.build.v1.build_context_pb2 import BuildTrigger
 from conductor.events.v1.build_pb2 import BuildOutcome
 from conductor.events.v1.deployment_pb2 import DeploymentOutcome
@@ -144,7 +142,7 @@ def _has(name: str, within: str = "") -> Read:
     return read
 
 
-def _name(name: str, values: EnumTypeWrapper[Any], prefix: str, within: str = "", items_of: str = "") -> Read:
+def _name(name: str, values: Any, prefix: str, within: str = "", items_of: str = "") -> Read:
     names = {number: text.removeprefix(prefix) for text, number in values.items()}
 
     def read(messages: Messages) -> list[str]:

@@ -1,7 +1,7 @@
 """Histograms with logarithmic buckets: small, mergeable, with quantiles to within 9 %.
 
-Every histogram has the same buckets, four for each doubling, so those of batches add up to those of days and periods, and
-two periods can be compared bucket by bucket. What is not above 2^-10 (a millisecond, of seconds) shares one bucket.
+Every histogram has the same buckets, four for each doubling, so those of batches add up to those of days and periods,
+and two periods can be compared bucket by bucket. What is not above 2^-10 (a millisecond, of seconds) shares one bucket.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def outlier_count(histogram: Mapping[int, int]) -> int:
     if not histogram:
         return 0
     ordered = sorted(histogram)
-    total, passed, quartiles = size(histogram), 0, []
+    total, passed = size(histogram), 0
+    quartiles: list[int] = []
     for bucket in ordered:
         passed += histogram[bucket]
         while len(quartiles) < 2 and passed > (0.25, 0.75)[len(quartiles)] * (total - 1):

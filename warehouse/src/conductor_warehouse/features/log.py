@@ -46,12 +46,19 @@ def append(connection: Connection[Any], touched: Mapping[str, Touched], created:
 
     Must run in the transaction that stores the events, with the tenants locked.
     """
+    return _append_all(connection, [(DEFINITIONS[key], what) for key, what in sorted(touched.items())], created)
+
+
+def append_view(connection: Connection[Any], definition: Definition, what: Touched, created: datetime) -> int:
+    """As :func:`append`, of one view."""
+    return _append_all(connection, [(definition, what)], created)
+
+
+def _append_all(connection: Connection[Any], views: Sequence[tuple[Definition, Touched]], created: datetime) -> int:
     # The tables are read a few rows at a time by index, which the planner can't know while they are still small, or
     # were when it made the plan that it keeps.
     connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off")
-    count = sum(
-        _append(connection, DEFINITIONS[key], what, to_microseconds(created)) for key, what in sorted(touched.items())
-    )
+    count = sum(_append(connection, definition, what, to_microseconds(created)) for definition, what in views)
     if count:
         connection.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
     return count

@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from conductor_features.views import VIEWS
 from conductor_warehouse.events import Event
 from conductor_warehouse.features.moments import Touched
 from conductor_warehouse.subjects import (
@@ -21,6 +22,15 @@ from conductor_warehouse.subjects import (
 )
 
 _MODULES = (tenants, builds, tests, quality, usage, deployments, incidents, change_requests)
+_WITH_FEATURES = (builds, tests, quality, usage)
+
+
+def wanted(events: Sequence[Event]) -> dict[str, Touched]:
+    """The feature rows that the events themselves ask for, by the key of their view. Reads and writes nothing."""
+    touched = {view.key: Touched() for view in VIEWS.values()}
+    for module in _WITH_FEATURES:
+        module.want(touched, [event for event in events if event.type in module.EVENT_TYPES])
+    return touched
 
 
 def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Touched]:

@@ -95,7 +95,7 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
     after = _read(connection, keys)
     _store_facts(connection, before, after)
     touched = {view.key: Touched() for view in (*_COMPLETED_VIEWS, *_QUEUED_VIEWS)}
-    _touch_moments(touched, events)
+    want(touched, events)
     _touch_changes(touched, before, after)
     return touched
 
@@ -166,7 +166,7 @@ def _store_facts(connection: Connection[Any], before: Mapping[Key, _Facts], afte
         )
 
 
-def _touch_moments(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
+def want(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
     """An event wants rows of its own entities, as of the moment that it tells of."""
     for event in events:
         if event.type == BUILD_COMPLETED:

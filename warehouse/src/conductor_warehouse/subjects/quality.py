@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -40,6 +40,7 @@ _FACTS = {
     "value": FLOAT,
 }
 _Fact = tuple[str, datetime, str, str, str, str, float]
+_VIEWS = views_of(QUALITY_GATE_EVALUATED)
 ISSUE_METRICS = {
     f"{severity}_count": f"{severity}_issue_count" for severity in ("blocker", "critical", "major", "minor", "info")
 }
@@ -59,11 +60,20 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
     new = [fact for key in sorted(written) for fact in _facts(evaluations[key])]
     _delete(connection, old)
     _insert(connection, new)
-    views = views_of(QUALITY_GATE_EVALUATED)
-    touched = {view.key: Touched() for view in views}
-    for view in views:
-        _touch(view, touched[view.key], (fact for event in events for fact in _facts(event)), [*old, *new])
+    touched = {view.key: Touched() for view in _VIEWS}
+    want(touched, events)
+    for view in _VIEWS:
+        for fact in (*old, *new):
+            touched[view.key].change((_entity(view, fact),), fact[1])
     return touched
+
+
+def want(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
+    """An evaluation wants rows of its metrics, as of its time."""
+    for view in _VIEWS:
+        for event in events:
+            for fact in _facts(event):
+                touched[view.key].want((_entity(view, fact),), fact[1])
 
 
 def _key(event: Event) -> Key:
@@ -143,13 +153,6 @@ def _insert(connection: Connection[Any], facts: Sequence[_Fact]) -> None:
                 names=names, staged=stage(connection, "quality_scores", batch_of(_FACTS, facts))
             )
         )
-
-
-def _touch(view: View, touched: Touched, told: Iterator[_Fact], changed: Sequence[_Fact]) -> None:
-    for fact in told:
-        touched.want((_entity(view, fact),), fact[1])
-    for fact in changed:
-        touched.change((_entity(view, fact),), fact[1])
 
 
 def _entity(view: View, fact: _Fact) -> tuple[str, ...]:

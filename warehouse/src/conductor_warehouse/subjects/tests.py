@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from psycopg import Connection, sql
 from conductor.events.v1.test_pb2 import TestCompleted, TestOutcome
 from conductor_warehouse import partitions
 from conductor_warehouse.events import TEST_COMPLETED, Event, to_datetime, to_seconds
-from conductor_warehouse.features.moments import Touched
+from conductor_warehouse.features.moments import Entity, Touched
 from conductor_warehouse.staging import FLOAT, INTEGER, TEXT, TEXTS, TIME, batch_of, stage
 from conductor_warehouse.subjects.upsert import Key, latest, upsert, views_of
 from conductor_warehouse.times import to_microseconds
@@ -65,12 +65,20 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
     old = {key: before[key] for key in written if key in before}
     _delete_results(connection, old)
     _insert_results(connection, new)
-    touched = {view.key: Touched() for view in views_of(TEST_COMPLETED)}
-    for event in events:
-        _touch(touched, event.tenant_id, _run(event.data), moments=True, changes=_key(event) in new)
-    for (tenant_id, _), run in old.items():
-        _touch(touched, tenant_id, run, moments=False, changes=True)
+    touched = {view.key: Touched() for view in _VIEWS}
+    want(touched, events)
+    for (tenant_id, _), run in [*((key, _run(data)) for key, data in new.items()), *old.items()]:
+        for key, entities in _entities(touched, tenant_id, run):
+            touched[key].change(entities, run.completed_time)
     return touched
+
+
+def want(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
+    """A run wants rows of its tests, paths and pairs of both, as of its end."""
+    for event in events:
+        run = _run(event.data)
+        for key, entities in _entities(touched, event.tenant_id, run):
+            touched[key].want(entities, run.completed_time)
 
 
 def _key(event: Event) -> Key:
@@ -103,23 +111,23 @@ def _run(data: TestCompleted) -> _Run:
     )
 
 
-def _touch(touched: Mapping[str, Touched], tenant_id: str, run: _Run, *, moments: bool, changes: bool) -> None:
-    at = run.completed_time
-    for key, what in touched.items():
-        entities = [(tenant_id, run.repository, *names) for names in _ENTITIES[key](run)]
-        if moments:
-            what.want(entities, at)
-        if changes:
-            what.change(entities, at)
+def _entities(keys: Iterable[str], tenant_id: str, run: _Run) -> Iterator[tuple[str, list[Entity]]]:
+    """By view: the entities that a run tells of."""
+    for view in _VIEWS:
+        if view.key in keys:
+            names = _NAMES[view.entity](run)
+            yield view.key, [(tenant_id, run.repository, *name) for name in names]
 
 
-_ENTITIES: Mapping[str, Callable[[_Run], Iterable[tuple[str, ...]]]] = {
-    "test_history_v1": lambda run: ((test,) for test in run.tests),
-    "path_changes_v1": lambda run: ((path,) for path in dict.fromkeys(run.changed_paths)),
-    "test_path_affinity_v1": lambda run: (
+_VIEWS = views_of(TEST_COMPLETED)
+_NAMES: Mapping[tuple[str, ...], Callable[[_Run], Iterable[tuple[str, ...]]]] = {
+    ("tenant_id", "repository", "test_id"): lambda run: ((test,) for test in run.tests),
+    ("tenant_id", "repository", "path"): lambda run: ((path,) for path in dict.fromkeys(run.changed_paths)),
+    ("tenant_id", "repository", "test_id", "path"): lambda run: (
         (test, path) for test in run.failed_tests for path in dict.fromkeys(run.changed_paths)
     ),
 }
+"""By the view's join keys, so that a view's next version is fed as well."""
 
 
 def _read(connection: Connection[Any], keys: Sequence[Key]) -> dict[Key, _Run]:

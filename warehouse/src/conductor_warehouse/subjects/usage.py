@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ METRICS = ("build_count", "stored_bytes", "user_count", "webhook_count")
 _KEYS = {"tenant_id": TEXT, "measured_time": TIME}
 _FACTS = {"tenant_id": TEXT, "measured_time": TIME, "metric": TEXT, "value": FLOAT}
 _Fact = tuple[str, datetime, str, float]
+_VIEWS = views_of(USAGE_UPDATED)
 
 
 def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Touched]:
@@ -47,13 +48,19 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
                 names=names, staged=stage(connection, "usage_measurements", batch_of(_FACTS, facts))
             )
         )
-    touched = {view.key: Touched() for view in views_of(USAGE_UPDATED)}
-    for what in touched.values():
-        for event in events:
-            what.want(((event.tenant_id,),), to_datetime(event.data.measured_time))
+    touched = {view.key: Touched() for view in _VIEWS}
+    want(touched, events)
+    for view in _VIEWS:
         for tenant_id, measured_time in written:
-            what.change(((tenant_id,),), measured_time)
+            touched[view.key].change(((tenant_id,),), measured_time)
     return touched
+
+
+def want(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
+    """A measurement wants the tenant's row, as of its time."""
+    for view in _VIEWS:
+        for event in events:
+            touched[view.key].want(((event.tenant_id,),), to_datetime(event.data.measured_time))
 
 
 def _key(event: Event) -> Key:

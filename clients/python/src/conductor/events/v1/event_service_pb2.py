@@ -26,7 +26,7 @@ from conductor.events.v1 import cloud_event_pb2 as conductor_dot_events_dot_v1_d
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'conductor/events/v1/event_service.proto\x12\x13\x63onductor.events.v1\x1a%conductor/events/v1/cloud_event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x14PublishEventsRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x37\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1f.conductor.events.v1.CloudEventR\x06\x65vents\"\x9f\x02\n\x15PublishEventsResponse\x12%\n\x0ereceived_count\x18\x01 \x01(\x03R\rreceivedCount\x12!\n\x0cstored_count\x18\x02 \x01(\x03R\x0bstoredCount\x12\'\n\x0f\x64uplicate_count\x18\x03 \x01(\x03R\x0e\x64uplicateCount\x12*\n\x11\x64\x65\x61\x64_letter_count\x18\x04 \x01(\x03R\x0f\x64\x65\x61\x64LetterCount\x12\x42\n\x0c\x64\x65\x61\x64_letters\x18\x05 \x03(\x0b\x32\x1f.conductor.events.v1.DeadLetterR\x0b\x64\x65\x61\x64Letters\x12#\n\rexpired_count\x18\x06 \x01(\x03R\x0c\x65xpiredCount\"\xa8\x01\n\nDeadLetter\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12!\n\x0c\x65vent_source\x18\x02 \x01(\tR\x0b\x65ventSource\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x44\n\x10\x64\x65\x61\x64_letter_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0e\x64\x65\x61\x64LetterTime2x\n\x0c\x45ventService\x12h\n\rPublishEvents\x12).conductor.events.v1.PublishEventsRequest\x1a*.conductor.events.v1.PublishEventsResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'conductor/events/v1/event_service.proto\x12\x13\x63onductor.events.v1\x1a%conductor/events/v1/cloud_event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x14PublishEventsRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x37\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1f.conductor.events.v1.CloudEventR\x06\x65vents\"\xc2\x02\n\x15PublishEventsResponse\x12%\n\x0ereceived_count\x18\x01 \x01(\x03R\rreceivedCount\x12!\n\x0cstored_count\x18\x02 \x01(\x03R\x0bstoredCount\x12\'\n\x0f\x64uplicate_count\x18\x03 \x01(\x03R\x0e\x64uplicateCount\x12*\n\x11\x64\x65\x61\x64_letter_count\x18\x04 \x01(\x03R\x0f\x64\x65\x61\x64LetterCount\x12\x42\n\x0c\x64\x65\x61\x64_letters\x18\x05 \x03(\x0b\x32\x1f.conductor.events.v1.DeadLetterR\x0b\x64\x65\x61\x64Letters\x12#\n\rexpired_count\x18\x06 \x01(\x03R\x0c\x65xpiredCount\x12!\n\x0cparked_count\x18\x07 \x01(\x03R\x0bparkedCount\"\xa8\x01\n\nDeadLetter\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12!\n\x0c\x65vent_source\x18\x02 \x01(\tR\x0b\x65ventSource\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x44\n\x10\x64\x65\x61\x64_letter_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0e\x64\x65\x61\x64LetterTime2x\n\x0c\x45ventService\x12h\n\rPublishEvents\x12).conductor.events.v1.PublishEventsRequest\x1a*.conductor.events.v1.PublishEventsResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHEVENTSREQUEST']._serialized_start=136
   _globals['_PUBLISHEVENTSREQUEST']._serialized_end=244
   _globals['_PUBLISHEVENTSRESPONSE']._serialized_start=247
-  _globals['_PUBLISHEVENTSRESPONSE']._serialized_end=534
-  _globals['_DEADLETTER']._serialized_start=537
-  _globals['_DEADLETTER']._serialized_end=705
-  _globals['_EVENTSERVICE']._serialized_start=707
-  _globals['_EVENTSERVICE']._serialized_end=827
+  _globals['_PUBLISHEVENTSRESPONSE']._serialized_end=569
+  _globals['_DEADLETTER']._serialized_start=572
+  _globals['_DEADLETTER']._serialized_end=740
+  _globals['_EVENTSERVICE']._serialized_start=742
+  _globals['_EVENTSERVICE']._serialized_end=862
 # @@protoc_insertion_point(module_scope)

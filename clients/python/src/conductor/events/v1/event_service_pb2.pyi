@@ -60,6 +60,7 @@ class PublishEventsResponse(_message.Message):
     DEAD_LETTER_COUNT_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
     EXPIRED_COUNT_FIELD_NUMBER: _builtins.int
+    PARKED_COUNT_FIELD_NUMBER: _builtins.int
     received_count: _builtins.int
     """Events received."""
     stored_count: _builtins.int
@@ -70,6 +71,8 @@ class PublishEventsResponse(_message.Message):
     """Events put aside in the dead-letter table, with their reason."""
     expired_count: _builtins.int
     """Events older than the tenant's retention. They are not stored."""
+    parked_count: _builtins.int
+    """Events put aside with their whole batch, which looks wrong: durable, and in no table until an operator releases it."""
     @_builtins.property
     def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
         """The first dead letters, at most 100."""
@@ -83,10 +86,11 @@ class PublishEventsResponse(_message.Message):
         dead_letter_count: _builtins.int = ...,
         dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
         expired_count: _builtins.int = ...,
+        parked_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_count", b"dead_letter_count", "dead_letters", b"dead_letters", "duplicate_count", b"duplicate_count", "expired_count", b"expired_count", "received_count", b"received_count", "stored_count", b"stored_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_count", b"dead_letter_count", "dead_letters", b"dead_letters", "duplicate_count", b"duplicate_count", "expired_count", b"expired_count", "parked_count", b"parked_count", "received_count", b"received_count", "stored_count", b"stored_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
