@@ -27,7 +27,7 @@ import redis
 from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor_client import BuildDurationPrediction, ConductorClient, ConductorError, PredictionMethod
 from conductor_model_store import ModelStore
-from conductor_training.jobs import train_build_duration
+from conductor_training.jobs import train_build_duration, warehouse_frames
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 from conductor_workbench.embedded.platform import DATABASE, Platform, PlatformSettings
 from conductor_workbench.events_file import write_events
@@ -101,9 +101,8 @@ class Scene:
             self.platform = stack.enter_context(Platform(settings, environment=environment))
             asyncio.run(self._fill())
             if not trained.exists():
-                list(
-                    train_build_duration(database_url=self.platform.database_url, store=self.store, until=_moment(self))
-                )
+                frames = warehouse_frames(self.platform.database_url, _moment(self))
+                list(train_build_duration(read_frame=frames, store=self.store))
                 shutil.copytree(self.directory / "models", trained)
             asyncio.run(self._expect())
             self._stack = stack.pop_all()

@@ -72,11 +72,13 @@ def numbers(view: View, first: float) -> list[float | None]:
     return [first + index for index in range(len(view.fields))]
 
 
-def historical(store: FeatureStore, view: View, asked: Sequence[tuple[tuple[str, ...], datetime]]) -> pd.DataFrame:
+def historical(
+    store: FeatureStore, view: View, asked: Sequence[tuple[tuple[str, ...], datetime]], **how: bool
+) -> pd.DataFrame:
     frame = pd.DataFrame([entity for entity, _ in asked], columns=list(view.entity))
     frame["event_timestamp"] = pd.to_datetime([moment for _, moment in asked], utc=True)
     features = [f"{view.key}:{name}" for name in view.field_names]
-    answer = store.get_historical_features(frame, features, full_feature_names=True).to_df()
+    answer = store.get_historical_features(frame, features, full_feature_names=True, **how).to_df()
     pd.testing.assert_frame_equal(answer[list(frame.columns)], frame)
     return answer[[f"{view.key}__{name}" for name in view.field_names]]
 
@@ -222,32 +224,35 @@ TICKS = st.integers(0, 8)
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    history=st.lists(st.tuples(ENTITIES, TICKS, st.integers(0, 2)), max_size=25),
+    history=st.lists(st.tuples(ENTITIES, TICKS, st.integers(0, 2), st.integers(0, 3)), max_size=25),
     asked=st.lists(st.tuples(ENTITIES, TICKS, st.integers(-1, 1)), min_size=1, max_size=15),
 )
 def test_random_histories_agree_with_brute_force(
     store: FeatureStore,
     database_url: str,
     redis_url: str,
-    history: list[tuple[tuple[str, str], int, int]],
+    history: list[tuple[tuple[str, str], int, int, int]],
     asked: list[tuple[tuple[str, str], int, int]],
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(f"TRUNCATE {REPOSITORY_BUILDS.log_table}")  # type: ignore[arg-type]
     redis.Redis.from_url(redis_url).flushdb()
     step = REPOSITORY_BUILDS.maximum_age / 4  # so that some rows are too old
-    rows = [(entity, T0 + tick * step, T0 + created * MICROSECOND) for entity, tick, created in history]
+    rows = [
+        (entity, T0 + tick * step, T0 + (tick + late) * step + created * MICROSECOND)
+        for entity, tick, created, late in history
+    ]
     log(
         database_url,
         REPOSITORY_BUILDS,
         [(entity, event, created, numbers(REPOSITORY_BUILDS, n)) for n, (entity, event, created) in enumerate(rows)],
     )
 
-    def known(entity: tuple[str, str], since: datetime, until: datetime) -> float:
+    def known(entity: tuple[str, str], since: datetime, until: datetime, by: datetime | None = None) -> float:
         fitting = [
             (event, created, n)
             for n, (one, event, created) in enumerate(rows)
-            if one == entity and since <= event <= until
+            if one == entity and since <= event <= until and (by is None or created <= by)
         ]
         return float(max(fitting)[2]) if fitting else math.nan
 
@@ -255,10 +260,13 @@ def test_random_histories_agree_with_brute_force(
     expected = [known(entity, moment - REPOSITORY_BUILDS.maximum_age, moment) for entity, moment in questions]
     answer = historical(store, REPOSITORY_BUILDS, questions)
     np.testing.assert_array_equal(answer.iloc[:, 0].to_numpy(), expected)
+    served = [known(entity, moment - REPOSITORY_BUILDS.maximum_age, moment, by=moment) for entity, moment in questions]
+    answer = historical(store, REPOSITORY_BUILDS, questions, filter_by_created_timestamp=True)
+    np.testing.assert_array_equal(answer.iloc[:, 0].to_numpy(), served)
 
     middle = T0 + 4 * step
     store.materialize(T0, middle, feature_views=[REPOSITORY_BUILDS.key])
-    for entity in {entity for entity, _, _ in history}:
+    for entity in {entity for entity, *_ in history}:
         value = online(store, REPOSITORY_BUILDS, entity)[0]
         np.testing.assert_equal(math.nan if value is None else value, known(entity, T0, middle))
 

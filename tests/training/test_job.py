@@ -14,7 +14,7 @@ from conductor_features.views import VIEWS
 from conductor_model_store import ModelStore
 from conductor_training.build_duration.columns import VIEWS as MODEL_VIEWS
 from conductor_training.frame import STRICTLY_BEFORE, build_frame, epoch_seconds, feature_column
-from conductor_training.jobs import Trained, train_build_duration
+from conductor_training.jobs import Trained, train_build_duration, warehouse_frames
 from conductor_warehouse import schema
 from conductor_warehouse.ingestion import ingest
 from conductor_workbench.simulate.builds import Simulation, simulate
@@ -38,7 +38,9 @@ def warehouse(database_url: str) -> str:
 
 def train(database_url: str, store: Path, until: datetime, tenant: str | None = None) -> list[Trained]:
     return list(
-        train_build_duration(database_url=database_url, store=ModelStore.open(store), until=until, tenant_id=tenant)
+        train_build_duration(
+            read_frame=warehouse_frames(database_url, until), store=ModelStore.open(store), tenant_id=tenant
+        )
     )
 
 

@@ -126,8 +126,8 @@ def materialize(
 ) -> None:
     """Carry the latest rows of the feature log to the online store, for example into an empty Redis.
 
-    Safe beside the tailing writer and the server: a row never replaces one of a later moment. The tailing writer refills
-    a Redis that lost everything by itself; this also mends one that lost a part.
+    Safe beside the tailing writer and the server: a row never replaces one of a later moment. The tailing writer
+    refills a Redis that lost everything by itself; this also mends one that lost a part.
     """
     from conductor_features.feast_store import apply
 

@@ -63,9 +63,11 @@ class LogPostgreSQLOfflineStore(PostgreSQLOfflineStore):
         """Job that adds, to each row of ``entity_df``, the features as of its time (that moment included).
 
         Keeps the order, columns and types of ``entity_df``. Times without a zone are UTC; times are cut to
-        microseconds. An ``entity_df`` that is a query, or none, takes Feast's own way.
+        microseconds. With ``filter_by_created_timestamp`` the features are those that were known at that time (*as
+        served*), else those that are known now (*as corrected* by late events). An ``entity_df`` that is a query, or
+        none, takes Feast's own way.
         """
-        if not isinstance(entity_df, pd.DataFrame) or filter_by_created_timestamp:
+        if not isinstance(entity_df, pd.DataFrame):
             return PostgreSQLOfflineStore.get_historical_features(
                 config,
                 feature_views,
@@ -92,7 +94,16 @@ class LogPostgreSQLOfflineStore(PostgreSQLOfflineStore):
             min_event_timestamp=asked_range[0],
             max_event_timestamp=asked_range[1],
         )
-        return _AsOfJob(config, entity_df, times, sorted(join_keys), views, full_feature_names, metadata)
+        return _AsOfJob(
+            config,
+            entity_df,
+            times,
+            sorted(join_keys),
+            views,
+            full_feature_names,
+            metadata,
+            as_served=filter_by_created_timestamp,
+        )
 
     @staticmethod
     def pull_latest_from_table_or_query(
@@ -135,6 +146,8 @@ class _AsOfJob(RetrievalJob):
         views: list[FeatureViewQueryContext],
         full_feature_names: bool,
         metadata: RetrievalMetadata,
+        *,
+        as_served: bool,
     ) -> None:
         self._config = config
         self._frame = frame
@@ -143,6 +156,7 @@ class _AsOfJob(RetrievalJob):
         self._views = views
         self._full_feature_names = full_feature_names
         self._metadata = metadata
+        self._as_served = as_served
 
     @property
     def full_feature_names(self) -> bool:
@@ -198,6 +212,10 @@ class _AsOfJob(RetrievalJob):
             for row in rows:
                 copy.write_row(row)
         connection.execute("ANALYZE asked")
+        if self._as_served:
+            for number, view in enumerate(self._views):
+                for statement in _visible_table(f"visible{number}", view, max(self._times, default=_NEVER)):
+                    connection.execute(statement)
 
     def _query(self) -> sql.Composed:
         selected = sql.SQL(", ").join(
@@ -205,15 +223,60 @@ class _AsOfJob(RetrievalJob):
             for number, view in enumerate(self._views)
             for feature in view.features
         )
-        joins = sql.SQL(" ").join(_as_of(f"v{number}", view) for number, view in enumerate(self._views))
+        joins = sql.SQL(" ").join(
+            _as_of(f"v{number}", view, f"visible{number}" if self._as_served else None)
+            for number, view in enumerate(self._views)
+        )
         return sql.SQL("SELECT {} FROM asked {} ORDER BY asked.{}").format(selected, joins, sql.Identifier(_ROW))
 
 
-def _as_of(alias: str, view: FeatureViewQueryContext) -> sql.Composed:
-    """Join of the latest row of one view at the asked time, and no older than the view allows."""
+def _visible_table(name: str, view: FeatureViewQueryContext, last: datetime) -> list[sql.Composed]:
+    """Statements that make a table of the log's rows with the moment from which each was served.
+
+    A row was served from when it was known, and of its moment, until a later row was: one that became known after a row
+    of a later moment never was. So the latest visible row is found by index, however late rows became known.
+    """
+    keys = sql.SQL(", ").join(map(sql.Identifier, view.entities))
+    table = sql.Identifier(name)
+    time = sql.Identifier(view.timestamp_field)
+    created = sql.Identifier(view.created_timestamp_column or view.timestamp_field)
+    return [
+        sql.SQL(
+            """
+            CREATE TEMPORARY TABLE {table} ON COMMIT DROP AS
+            SELECT * FROM (
+              SELECT *, max(place) OVER (
+                PARTITION BY {keys} ORDER BY visible_time, place ROWS UNBOUNDED PRECEDING) AS highest
+              FROM (
+                SELECT *, greatest({time}, {created}) AS visible_time, row_number() OVER (
+                  PARTITION BY {keys} ORDER BY {time}, {created}, log_id) AS place
+                FROM {log} AS log
+                WHERE tenant_id IN (SELECT tenant_id FROM asked) AND {time} <= {last}
+              ) AS placed
+            ) AS ranked
+            WHERE place = highest
+            """
+        ).format(table=table, keys=keys, time=time, created=created, log=sql.SQL(view.table_subquery), last=last),
+        sql.SQL("CREATE INDEX ON {} ({}, visible_time, place)").format(table, keys),
+        sql.SQL("ANALYZE {}").format(table),
+    ]
+
+
+def _as_of(alias: str, view: FeatureViewQueryContext, visible: str | None) -> sql.Composed:
+    """Join of the latest row of one view at the asked time, and no older than the view allows.
+
+    ``visible`` names the table of :func:`_visible_table`; None is for the rows that are known now.
+    """
+    log: sql.Composable
+    if visible is None:
+        log, moment = sql.SQL(view.table_subquery), sql.Identifier(view.timestamp_field)
+        latest_first = _latest_first("log", view.timestamp_field, view.created_timestamp_column)
+    else:
+        log, moment = sql.Identifier(visible), sql.Identifier("visible_time")
+        latest_first = sql.Composed([sql.SQL("log.visible_time DESC, log.place DESC")])
     conditions = [
         *(sql.SQL("log.{0} = asked.{0}").format(sql.Identifier(key)) for key in view.entities),
-        sql.SQL("log.{} <= asked.{}").format(sql.Identifier(view.timestamp_field), sql.Identifier(_TIME)),
+        sql.SQL("log.{} <= asked.{}").format(moment, sql.Identifier(_TIME)),
     ]
     if view.ttl:
         conditions.append(
@@ -223,9 +286,9 @@ def _as_of(alias: str, view: FeatureViewQueryContext) -> sql.Composed:
         )
     return sql.SQL("LEFT JOIN LATERAL (SELECT {} FROM {} AS log WHERE {} ORDER BY {} LIMIT 1) AS {} ON true").format(
         sql.SQL(", ").join(sql.Identifier("log", feature) for feature in view.features),
-        sql.SQL(view.table_subquery),
+        log,
         sql.SQL(" AND ").join(conditions),
-        _latest_first("log", view.timestamp_field, view.created_timestamp_column),
+        latest_first,
         sql.Identifier(alias),
     )
 

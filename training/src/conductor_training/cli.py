@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conductor_client.output import OutputFormat, OutputOption, fail, print_rows
+from conductor_client.output import USAGE, OutputFormat, OutputOption, fail, print_rows
 
 if TYPE_CHECKING:
     from conductor_training.jobs import Trained
@@ -34,6 +34,15 @@ def build_duration(
         ),
     ] = None,
     publish: Annotated[bool, typer.Option(help="Publish, so that servers take the models up.")] = True,
+    as_served: Annotated[
+        bool, typer.Option("--as-served", help="Features as they were known at the time, not as corrected since.")
+    ] = False,
+    lake: Annotated[
+        str | None, typer.Option(help="Read from this lake (path or URL), not from the warehouse.", show_default=False)
+    ] = None,
+    lake_version: Annotated[
+        str | None, typer.Option(help="Version of the lake; else the one in force.", show_default=False)
+    ] = None,
     database_url: Annotated[str | None, typer.Option(help="The warehouse; else CONDUCTOR_DATABASE_URL.")] = None,
     store: Annotated[str | None, typer.Option(help="The model store; else CONDUCTOR_MODEL_STORE.")] = None,
     output: OutputOption = OutputFormat.TABLE,
@@ -48,26 +57,37 @@ def build_duration(
     conductor train build-duration
 
     conductor train build-duration --tenant acme --until 2025-06-01 --no-publish -o json
+
+    conductor train build-duration --lake s3://history/conductor --lake-version 5f3a9c
     """
     import psycopg
 
     from conductor_model_store import ModelStore
     from conductor_model_store.settings import ModelStoreSettings
-    from conductor_training.jobs import train_build_duration
+    from conductor_training.jobs import lake_frames, train_build_duration, warehouse_frames
+    from conductor_warehouse.lake import Lake, LakeError
     from conductor_warehouse.settings import DatabaseNotConfigured, WarehouseSettings
 
     moment = until or datetime.now(UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if lake_version is not None and lake is None:
+        fail("--lake-version goes with --lake", USAGE)
     try:
+        if lake is not None:
+            opened = Lake.open(lake)
+            read_frame = lake_frames(opened, opened.version(lake_version)[1], moment, as_served=as_served)
+        else:
+            url = WarehouseSettings.from_flags(database_url=database_url).require_database_url()
+            read_frame = warehouse_frames(url, moment, as_served=as_served)
         jobs = train_build_duration(
-            database_url=WarehouseSettings.from_flags(database_url=database_url).require_database_url(),
+            read_frame=read_frame,
             store=ModelStore.open(store or ModelStoreSettings().model_store),
-            until=moment if moment.tzinfo else moment.replace(tzinfo=UTC),
             tenant_id=tenant,
             publish=publish,
             progress=_progress,
         )
         rows = [_row(trained) for trained in jobs]
-    except (DatabaseNotConfigured, psycopg.Error) as error:
+    except (DatabaseNotConfigured, psycopg.Error, LakeError) as error:
         fail(str(error).strip())
     if output is OutputFormat.TABLE:
         rows = [{key: value for key, value in row.items() if key not in _ONLY_JSON} for row in rows]

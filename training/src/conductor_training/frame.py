@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -47,6 +47,10 @@ class BuildFrame:
 
     rows: pd.DataFrame
     until: datetime
+    lake_version: str = ""
+    """Digest of the version of the lake that it was read from; empty where it came from the warehouse."""
+    as_served: bool = False
+    """Whether features are as they were known at the time, instead of as corrected since."""
 
     def digest(self) -> str:
         """SHA-256 of the rows' content."""
@@ -64,7 +68,7 @@ class BuildFrame:
 
     def tenant(self, tenant_id: str) -> BuildFrame:
         """The rows of one tenant."""
-        return BuildFrame(self.rows[self.rows.tenant_id == tenant_id].reset_index(drop=True), self.until)
+        return replace(self, rows=self.rows[self.rows.tenant_id == tenant_id].reset_index(drop=True))
 
     @property
     def tenants(self) -> list[str]:
@@ -77,9 +81,17 @@ def feature_column(view: View, field: str) -> str:
     return f"{view.key}__{field}"
 
 
-def build_frame(database_url: str, views: Sequence[View], until: datetime, tenant_id: str | None = None) -> BuildFrame:
+def build_frame(
+    database_url: str,
+    views: Sequence[View],
+    until: datetime,
+    tenant_id: str | None = None,
+    *,
+    as_served: bool = False,
+) -> BuildFrame:
     """Passed builds of a tenant (or of all) that were known before ``until``, with the features of ``views``.
 
+    Features are as late events have corrected them since, or, ``as_served``, as they were known at the time.
     Raises psycopg.Error when the warehouse does not answer.
     """
     with psycopg.connect(database_url) as connection:
@@ -88,15 +100,20 @@ def build_frame(database_url: str, views: Sequence[View], until: datetime, tenan
         rows = pd.DataFrame(cursor.fetchall(), columns=names)
     if rows.empty:
         return BuildFrame(rows, until)
-    requests = np.array(
-        [request_values(BuildContext.FromString(bytes(context))) for context in rows.pop("context")], dtype=np.float64
-    )
-    rows = pd.concat([rows, pd.DataFrame(requests, columns=list(REQUEST_COLUMN_NAMES), index=rows.index)], axis=1)
-    features = _point_in_time(database_url, views, rows)
-    return BuildFrame(pd.concat([rows, features], axis=1), until)
+    rows = with_request_columns(rows)
+    features = _point_in_time(database_url, views, rows, as_served=as_served)
+    return BuildFrame(pd.concat([rows, features], axis=1), until, as_served=as_served)
 
 
-def _point_in_time(database_url: str, views: Sequence[View], rows: pd.DataFrame) -> pd.DataFrame:
+def with_request_columns(builds: pd.DataFrame) -> pd.DataFrame:
+    """Builds with the request columns in place of their stored context."""
+    contexts = (BuildContext.FromString(bytes(context)) for context in builds["context"])
+    requests = np.array([request_values(context) for context in contexts], dtype=np.float64)
+    columns = pd.DataFrame(requests, columns=list(REQUEST_COLUMN_NAMES), index=builds.index)
+    return pd.concat([builds.drop(columns="context"), columns], axis=1)
+
+
+def _point_in_time(database_url: str, views: Sequence[View], rows: pd.DataFrame, *, as_served: bool) -> pd.DataFrame:
     from conductor_features import feast_store  # noqa: PLC0415 - importing Feast takes seconds
 
     entities = rows[["tenant_id", "build_id", "repository", "pipeline", "branch"]].copy()
@@ -106,7 +123,12 @@ def _point_in_time(database_url: str, views: Sequence[View], rows: pd.DataFrame)
     with tempfile.TemporaryDirectory() as folder:
         store = feast_store.open_store(database_url, _NO_ONLINE_STORE, Path(folder) / "registry.db")
         feast_store.apply(store)
-        joined = store.get_historical_features(entity_df=entities, features=references, full_feature_names=True).to_df()
+        joined = store.get_historical_features(
+            entity_df=entities,
+            features=references,
+            full_feature_names=True,
+            filter_by_created_timestamp=as_served,
+        ).to_df()
     # Feast gives the rows in an order of its own.
     ordered = joined.set_index(["tenant_id", "build_id"]).loc[pd.MultiIndex.from_frame(rows[["tenant_id", "build_id"]])]
     columns = [feature_column(view, field) for view in views for field in view.field_names]

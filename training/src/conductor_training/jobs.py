@@ -11,6 +11,8 @@ from conductor_training.build_duration.bundle import PREDICTOR, Bundle, make_bun
 from conductor_training.build_duration.columns import VIEWS
 from conductor_training.build_duration.fit import Fitted, TooLittleHistory, fit_global, fit_tenant
 from conductor_training.frame import BuildFrame, build_frame
+from conductor_training.lake_frame import build_frame_from_lake
+from conductor_warehouse.lake import Lake, LakeVersion
 
 Progress = Callable[[str], None]
 GLOBAL = ""
@@ -30,24 +32,37 @@ class Trained:
     """Version in the model store; empty when it was not published."""
 
 
+ReadFrame = Callable[[str | None], BuildFrame]
+"""Reads the frame of a tenant, or of all."""
+
+
+def warehouse_frames(database_url: str, until: datetime, *, as_served: bool = False) -> ReadFrame:
+    """Frames from the warehouse of what was known before ``until``; see ``build_frame``."""
+    return lambda tenant_id: build_frame(database_url, VIEWS, until, tenant_id, as_served=as_served)
+
+
+def lake_frames(lake: Lake, version: LakeVersion, until: datetime, *, as_served: bool = False) -> ReadFrame:
+    """The same frames from a version of a lake."""
+    return lambda tenant_id: build_frame_from_lake(lake, version, VIEWS, until, tenant_id, as_served=as_served)
+
+
 def train_build_duration(
     *,
-    database_url: str,
+    read_frame: ReadFrame,
     store: ModelStore,
-    until: datetime,
     tenant_id: str | None = None,
     publish: bool = True,
     progress: Progress = lambda message: None,
 ) -> Iterator[Trained]:
-    """Train from what was known before ``until``: one tenant's model, or the global one and every tenant's.
+    """Train from a frame: one tenant's model, or the global one and every tenant's.
 
     A tenant with too little history is told as skipped, and is served by the global model; where there is none yet, it
-    is trained too. Raises psycopg.Error, ExportDiffers, or the model store's errors; a model is published whole or not
-    at all.
+    is trained too. Raises what ``read_frame`` raises, ExportDiffers, or the model store's errors; a model is published
+    whole or not at all.
     """
     progress("features as of their time")
     wants_global = tenant_id is None or store.resolve(PREDICTOR) is None
-    frame = build_frame(database_url, VIEWS, until, None if wants_global else tenant_id)
+    frame = read_frame(None if wants_global else tenant_id)
     wanted = frame.tenants if tenant_id is None else [tenant_id]
     for scope in ([GLOBAL] if wants_global else []) + wanted:
         name = scope or "global"

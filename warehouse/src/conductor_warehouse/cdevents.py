@@ -74,5 +74,5 @@ def _test_run(run_id: Any, content: Mapping[str, Any], _: str) -> dict[str, Any]
 def _part(whole: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = whole.get(name)
     if not isinstance(part, dict):
-        raise ValueError(f"{name}: is required, as a JSON object")  # noqa: TRY004 - of the data, not of the program
+        raise ValueError(f"{name}: is required, as a JSON object")
     return part

@@ -112,7 +112,13 @@ def _columns(inputs: NDArray[np.float32]) -> list[InputColumn]:
 
 
 def _training_data(whole: BuildFrame, used: BuildFrame) -> TrainingData:
-    data = TrainingData(row_count=len(used.rows), dataset_digest=whole.digest(), seed=SEED)
+    data = TrainingData(
+        row_count=len(used.rows),
+        dataset_digest=whole.digest(),
+        seed=SEED,
+        lake_version=whole.lake_version,
+        as_served=whole.as_served,
+    )
     data.start_time.FromDatetime(whole.rows.queued_time.min().to_pydatetime())
     data.end_time.FromDatetime(whole.until)
     return data

@@ -2,5 +2,6 @@
 
 from conductor_workbench.embedded.postgres import EmbeddedPostgres
 from conductor_workbench.embedded.redis import EmbeddedRedis
+from conductor_workbench.embedded.redis_cluster import EmbeddedRedisCluster
 
-__all__ = ["EmbeddedPostgres", "EmbeddedRedis"]
+__all__ = ["EmbeddedPostgres", "EmbeddedRedis", "EmbeddedRedisCluster"]

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,10 +39,12 @@ class EmbeddedRedis:
     It holds only what can be rebuilt from the feature log, so it writes nothing to disk.
     """
 
-    def __init__(self, directory: Path, *, tcp: bool = False) -> None:
+    def __init__(self, directory: Path, *, tcp: bool = False, port: int = 0, options: Sequence[str] = ()) -> None:
+        """``port`` is listened on instead of a free one; ``options`` are further ones of ``redis-server``."""
         self._directory = directory
         self._log = directory / "redis.log"
-        self._port = free_port() if tcp else 0
+        self._port = port or (free_port() if tcp else 0)
+        self._options = options
         # Socket paths are limited to 107 bytes: a short folder of our own, whatever the working directory.
         self._socket_directory = Path(tempfile.mkdtemp(prefix="conductor-redis-"))
         self._socket = self._socket_directory / "redis.sock"
@@ -74,6 +77,7 @@ class EmbeddedRedis:
             *("--unixsocket", str(self._socket), "--unixsocketperm", "700"),
             *("--save", "", "--appendonly", "no", "--daemonize", "no"),
             *("--dir", str(self._directory)),
+            *self._options,
         ]
         self._process = child.spawn(command, self._log)
         child.wait_until(self._answers, self._process, self._log)

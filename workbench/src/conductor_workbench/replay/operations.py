@@ -14,7 +14,7 @@ import psycopg
 from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor_client import ConductorClient, Unavailable
 from conductor_model_store import ModelStore
-from conductor_training.jobs import Trained, train_build_duration
+from conductor_training.jobs import Trained, train_build_duration, warehouse_frames
 from conductor_warehouse.tailing_writer import lags
 from conductor_workbench.replay.history import History
 
@@ -84,9 +84,8 @@ class Trainer:
     def _train(self, tenant_id: str, until: datetime) -> list[Trained]:
         return list(
             train_build_duration(
-                database_url=self.database_url,
+                read_frame=warehouse_frames(self.database_url, until),
                 store=self.store,
-                until=until,
                 tenant_id=tenant_id,
                 progress=self.progress,
             )

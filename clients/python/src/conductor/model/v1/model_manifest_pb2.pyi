@@ -406,12 +406,18 @@ class TrainingData(_message.Message):
     ROW_COUNT_FIELD_NUMBER: _builtins.int
     DATASET_DIGEST_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    LAKE_VERSION_FIELD_NUMBER: _builtins.int
+    AS_SERVED_FIELD_NUMBER: _builtins.int
     row_count: _builtins.int
     """Rows."""
     dataset_digest: _builtins.str
     """SHA-256 of the training frame."""
     seed: _builtins.int
     """Random seed."""
+    lake_version: _builtins.str
+    """Version of the lake that it was read from; empty where it came from the warehouse itself."""
+    as_served: _builtins.bool
+    """Whether features are as they were known at the time, instead of as late events have corrected them since."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Queued time of the first build."""
@@ -428,10 +434,12 @@ class TrainingData(_message.Message):
         row_count: _builtins.int = ...,
         dataset_digest: _builtins.str = ...,
         seed: _builtins.int = ...,
+        lake_version: _builtins.str = ...,
+        as_served: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_digest", b"dataset_digest", "end_time", b"end_time", "row_count", b"row_count", "seed", b"seed", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_served", b"as_served", "dataset_digest", b"dataset_digest", "end_time", b"end_time", "lake_version", b"lake_version", "row_count", b"row_count", "seed", b"seed", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
