@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -27,6 +28,11 @@ _DatabaseOption = Annotated[str | None, typer.Option("--database-url", help="War
 _GET_TIMEOUT_SECONDS = 2.0
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 """No event is older."""
+
+
+# Further commands come from the member that holds the history.
+for _entry in sorted(entry_points(group="conductor.commands.features"), key=lambda entry: entry.name):
+    commands.command(_entry.name)(_entry.load())
 
 
 @commands.command("list", epilog="Example: conductor features list -o json")

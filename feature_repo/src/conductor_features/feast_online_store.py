@@ -9,15 +9,15 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import redis
 from feast import Entity, FeatureView, RepoConfig
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel
 
+from conductor_features.clients import Client, mget, open_client
 from conductor_features.codec import CorruptValue, decode
 from conductor_features.keys import PREFIX, entity_key, parse_key
 from conductor_features.views import VIEWS, View
@@ -37,7 +37,7 @@ class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):
         "conductor_features.feast_online_store.PackedRedisOnlineStore"
     )
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """``redis://``, ``rediss://`` or ``unix://``."""
+    """``redis://``, ``rediss://`` or ``unix://``; a cluster by ``redis+cluster://`` or ``rediss+cluster://``."""
     timeout_seconds: float = 10.0
     """Of one command; this is the tools' path, not the server's."""
 
@@ -45,7 +45,7 @@ class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):
 class PackedRedisOnlineStore(OnlineStore):
     """One packed value per (view, entity) in Redis. Holds the views of :data:`conductor_features.views.VIEWS`."""
 
-    _client: redis.Redis | None = None
+    _client: Client | None = None
 
     def online_write_batch(
         self,
@@ -79,7 +79,7 @@ class PackedRedisOnlineStore(OnlineStore):
         if not keys:
             return []
         wanted = [(name, view.field_index[name]) for name in requested_features or view.field_names]
-        stored = cast(list[bytes | None], self._connect(config).mget(keys))
+        stored = mget(self._connect(config), keys)
         return [_read(view, key, value, wanted) for key, value in zip(keys, stored, strict=True)]
 
     def update(
@@ -98,14 +98,10 @@ class PackedRedisOnlineStore(OnlineStore):
         """Delete the rows of ``tables`` and nothing else."""
         self._delete(config, tables)
 
-    def _connect(self, config: RepoConfig) -> redis.Redis:
+    def _connect(self, config: RepoConfig) -> Client:
         if self._client is None:
             settings: PackedRedisOnlineStoreConfig = config.online_store
-            self._client = redis.Redis.from_url(
-                settings.redis_url,
-                socket_timeout=settings.timeout_seconds,
-                socket_connect_timeout=settings.timeout_seconds,
-            )
+            self._client = open_client(settings.redis_url, settings.timeout_seconds)
         return self._client
 
     def _delete(self, config: RepoConfig, tables: Sequence[FeatureView]) -> None:
@@ -123,7 +119,7 @@ class PackedRedisOnlineStore(OnlineStore):
             client.unlink(*batch)
 
 
-def _own_keys(client: redis.Redis, view_keys: set[str]) -> Iterator[bytes]:
+def _own_keys(client: Client, view_keys: set[str]) -> Iterator[bytes]:
     for key in client.scan_iter(match=PREFIX + b"*", count=_SCAN_COUNT):
         try:
             view_key, _ = parse_key(key)

@@ -11,9 +11,13 @@ from uuid import uuid4
 _REPLAYING = b"replaying "
 
 
-def position_key(view_key: str) -> bytes:
-    """Redis key of a view's position: up to where its log has been carried into this Redis; absent in an empty one."""
-    return b"conductor:tail:" + view_key.encode()
+def position_key(view_key: str, node_tag: bytes | None = None) -> bytes:
+    """Redis key of a view's position: up to where its log has been carried into this Redis; absent in an empty one.
+
+    In a Redis Cluster each node has one, by a hash tag that lies there.
+    """
+    key = b"conductor:tail:" + view_key.encode()
+    return key if node_tag is None else b"%b:{%b}" % (key, node_tag)
 
 
 def replaying_mark() -> bytes:

@@ -8,6 +8,9 @@ handed the reply to the next caller: redis/redis-py#2624, #2665.)
 
 A reply that does not come in time costs the connection, as nothing else can tell a late reply from the next one's.
 While Redis can't be reached, reads fail at once and the task reconnects in the background.
+
+Of a Redis Cluster the nodes are asked side by side, in one round trip each. It is all or nothing as with one Redis: a
+node that does not answer makes the whole store unavailable until it, or its replica, does.
 """
 
 from __future__ import annotations
@@ -19,32 +22,25 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from types import TracebackType
 from typing import Self
 
-import hiredis
 import numpy as np
 from numpy.typing import NDArray
-from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
+from conductor_features.clients import FAILURES
 from conductor_features.codec import CorruptValue, decode_block, decode_or_reason, decode_rows
-from conductor_features.filling import is_filled, position_key
+from conductor_features.connections import open_connection
+from conductor_features.filling import is_filled
 from conductor_features.keys import REMEMBERED, entity_key
 from conductor_features.rows import ABSENT, UNFILLED, FeatureRow, Missing
 from conductor_features.views import View
 
 _LOG = logging.getLogger(__name__)
 
-_MGET_KEYS = 1_000
-"""More keys than this are asked for in several commands of one round trip, so that Redis serves others in between."""
 _BLOCK_KEYS = 32
 """This many rows and more are decoded together, view by view: fewer take longer that way."""
-_EXCHANGE_KEYS = 4_000
-"""Waiting requests beyond this many keys are left for the next round trip."""
 _HEARTBEAT_SECONDS = 0.25
 """An idle connection is tried this often, so that the loss is noticed before a request meets it."""
 _CONNECT_SECONDS = 0.5
@@ -52,8 +48,6 @@ _FIRST_BACKOFF_SECONDS = 0.01
 _LAST_BACKOFF_SECONDS = 0.2
 _GRACE_SECONDS = 0.005
 """When the event loop was late itself, the reply may lie in the socket unread: it gets this long to be found."""
-
-_FAILURES = (RedisError, OSError, TimeoutError)
 
 
 class OnlineStoreUnavailable(Exception):
@@ -104,19 +98,7 @@ class OnlineReader:
             raise ValueError("the timeout must be positive")
         self.statistics = ReaderStatistics()
         self._timeout_seconds = timeout_seconds
-        # Only used to read the URL and make connections. Timeouts of the socket's own would each cost a task per
-        # command (asyncio.wait_for): send and receive are bounded together below instead.
-        self._pool: ConnectionPool = ConnectionPool.from_url(
-            redis_url,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,
-            socket_connect_timeout=_CONNECT_SECONDS,
-            socket_read_size=1 << 18,
-            health_check_interval=0,
-            decode_responses=False,
-            protocol=2,
-            driver_info=None,
-        )
+        self._store = open_connection(redis_url, _CONNECT_SECONDS)
         self._waiting: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self._unavailable: str | None = "not started"
@@ -161,10 +143,13 @@ class OnlineReader:
         """
         keys = [_key(view.key, view.entity, entity) for view, entity in requests]
         views = {view.key: view for view, _ in requests}
+        positions = [self._store.position_keys(view_key) for view_key in views]
         # The positions before the rows: what is filled by then stays so for as long as the connection does.
-        positions_and_rows = await self._fetch([*map(position_key, views), *keys])
-        positions, stored = positions_and_rows[: len(views)], positions_and_rows[len(views) :]
-        absent = {key: ABSENT if is_filled(at) else UNFILLED for key, at in zip(views, positions, strict=True)}
+        stored = await self._fetch([*chain.from_iterable(positions), *keys])
+        absent = {}
+        for view_key, names in zip(views, positions, strict=True):
+            held, stored = stored[: len(names)], stored[len(names) :]
+            absent[view_key] = ABSENT if held and all(map(is_filled, held)) else UNFILLED
         if len(keys) < _BLOCK_KEYS:
             return [
                 self._row(None if value is None else decode_or_reason(key, value, len(view.fields)), absent[view.key])
@@ -220,26 +205,24 @@ class OnlineReader:
     async def _run(self) -> None:
         backoff = _FIRST_BACKOFF_SECONDS
         while True:
-            connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
                 # Right after a loss, reads queue up for the short while that a reconnect takes. Only when it fails
                 # are they refused at once.
                 patience = self._timeout_seconds if self._unavailable is None else _CONNECT_SECONDS
                 async with asyncio.timeout(patience):
-                    await connection.connect()  # type: ignore[no-untyped-call]
-                    await self._ping(connection)
+                    await self._store.connect()
                 self._unavailable, self._connected = None, True
                 self.statistics.connects += 1
                 backoff = _FIRST_BACKOFF_SECONDS
-                await self._serve(connection)
-            except _FAILURES as error:
+                await self._serve()
+            except FAILURES as error:
                 self._lost(error)
             except Exception as error:  # whatever it is, callers must not be left waiting for ever
                 _LOG.exception("the online reader failed")
                 self._lost(error)
             finally:
                 self._connected = False
-                await connection.disconnect(nowait=True)
+                await self._store.close()
             if self._unavailable is not None:
                 await asyncio.sleep(backoff)
                 backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
@@ -265,7 +248,7 @@ class OnlineReader:
             if not future.done():
                 future.set_exception(OnlineStoreUnavailable(reason))
 
-    async def _serve(self, connection: AbstractConnection) -> None:
+    async def _serve(self) -> None:
         while True:
             if not self._waiting:
                 self._wake.clear()
@@ -274,35 +257,28 @@ class OnlineReader:
                         await self._wake.wait()
                 except TimeoutError:
                     async with self._bound(asyncio.get_running_loop().time() + max(self._timeout_seconds, 0.1)):
-                        await self._ping(connection)
+                        await self._store.ping()
                     continue
-            await self._exchange(connection, self._take_batch())
+            await self._exchange(self._take_batch())
 
     def _take_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         size = 0
-        while self._waiting and (not batch or size + len(self._waiting[0].keys) <= _EXCHANGE_KEYS):
+        while self._waiting and (not batch or size + len(self._waiting[0].keys) <= self._store.exchange_keys):
             waiting = self._waiting.popleft()
             if not waiting.future.done():  # else its caller is gone
                 batch.append(waiting)
                 size += len(waiting.keys)
         return batch
 
-    async def _exchange(self, connection: AbstractConnection, batch: list[_Waiting]) -> None:
+    async def _exchange(self, batch: list[_Waiting]) -> None:
         if not batch:
             return
         keys = [key for waiting in batch for key in waiting.keys]
-        chunks = [keys[at : at + _MGET_KEYS] for at in range(0, len(keys), _MGET_KEYS)]
-        command = b"".join([_pack(b"MGET", *chunk) for chunk in chunks])
         self.statistics.exchanges += 1
-        stored: list[bytes | None] = []
         try:
             async with self._bound(batch[0].deadline):
-                await connection.send_packed_command(command, check_health=False)
-                for _ in chunks:
-                    stored += await connection.read_response(disable_decoding=True)
-            if len(stored) != len(keys):
-                raise RedisError(f"{len(stored)} values for {len(keys)} keys")
+                stored = await self._store.fetch(keys)
         except BaseException as error:
             # Back to the front of the queue: whoever handles the loss fails them with its reason.
             self.statistics.timeouts += isinstance(error, TimeoutError)
@@ -314,10 +290,6 @@ class OnlineReader:
             if not waiting.future.done():
                 waiting.future.set_result(stored[at:end])
             at = end
-
-    async def _ping(self, connection: AbstractConnection) -> None:
-        await connection.send_packed_command(_pack(b"PING"), check_health=False)
-        await connection.read_response(disable_decoding=True)
 
     @contextlib.asynccontextmanager
     async def _bound(self, deadline: float) -> AsyncIterator[None]:
@@ -335,12 +307,6 @@ class OnlineReader:
             finally:
                 for timer in timers:
                     timer.cancel()
-
-
-def _pack(*arguments: bytes) -> bytes:
-    # In C; the connection's own packing takes longer for 500 keys than Redis takes to answer.
-    command: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # declared as a tuple of one
-    return command
 
 
 @lru_cache(maxsize=REMEMBERED)

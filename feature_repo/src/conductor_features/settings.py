@@ -13,7 +13,8 @@ class FeatureSettings(ConductorSettings):
     """Where features are kept, and how long a read may take. Read once, then frozen."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """The online store: ``redis://``, ``rediss://`` or ``unix://``."""
+    """The online store: ``redis://``, ``rediss://`` or ``unix://``; a Redis Cluster: ``redis+cluster://host:port`` or
+    ``rediss+cluster://host:port``, where further nodes may follow after commas."""
     feature_timeout_seconds: float = Field(default=0.02, gt=0)
     """Longest that a read of features may take."""
     database_url: str | None = None

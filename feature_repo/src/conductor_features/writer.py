@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
-from redis import Redis
 from redis.exceptions import NoScriptError
 
+from conductor_features.clients import Client, mget
 from conductor_features.codec import EVENT_TIME_OFFSET, CorruptValue, decode, encode, value_bytes
 from conductor_features.keys import entity_key
 from conductor_features.rows import FeatureRow, to_microseconds
@@ -53,12 +54,12 @@ class WriteResult:
     """Not written, because a row of a later event time is stored or stood in the same call."""
 
 
-def write_rows(client: Redis, view: View, rows: Iterable[WriteRow]) -> WriteResult:
+def write_rows(client: Client, view: View, rows: Iterable[WriteRow]) -> WriteResult:
     """Write rows of ``view``; each entity keeps the row of the latest event time, of equal ones the last.
 
     Rows never expire: age is judged by the reader. Safe to repeat, and from several writers at once. Each key is
     written on its own, so a failure midway leaves some rows written and none half-written. Raises ValueError for a row
-    that is not of the view, before anything of its batch is written, and redis.RedisError when Redis fails.
+    that is not of the view, before anything of its batch is written, and one of ``clients.FAILURES`` when Redis fails.
     """
     written = superseded = 0
     source = iter(rows)
@@ -86,7 +87,7 @@ def _encodable(view: View, rows: Iterable[WriteRow]) -> Iterator[tuple[bytes, Fe
         yield entity_key(view.key, entity), FeatureRow(to_microseconds(event_time), now, array)
 
 
-def _write(client: Redis, view: View, latest: dict[bytes, FeatureRow]) -> int:
+def _write(client: Client, view: View, latest: dict[bytes, FeatureRow]) -> int:
     """Number of rows written. One EVALSHA per key: in a Redis Cluster each finds its own node."""
     values = {key: encode(key, row) for key, row in latest.items()}
     size = value_bytes(len(view.fields))
@@ -97,11 +98,11 @@ def _write(client: Redis, view: View, latest: dict[bytes, FeatureRow]) -> int:
     return len(latest) - len(refused) + _heal(client, view, {key: values[key] for key in refused})
 
 
-def _heal(client: Redis, view: View, values: dict[bytes, bytes]) -> int:
+def _heal(client: Client, view: View, values: dict[bytes, bytes]) -> int:
     """Replace stored values that are corrupt: a flipped bit may have made their event time the latest of all."""
     if not values:
         return 0
-    stored = cast(list[bytes | None], client.mget(list(values)))
+    stored = mget(client, list(values))
     corrupt = [
         (key, old, values[key])
         for key, old in zip(values, stored, strict=True)
@@ -118,14 +119,16 @@ def _is_corrupt(key: bytes, value: bytes, view: View) -> bool:
     return False
 
 
-def _evaluate(client: Redis, script: str, calls: Sequence[tuple[Any, ...]]) -> list[int]:
+def _evaluate(client: Client, script: str, calls: Sequence[tuple[Any, ...]]) -> list[int]:
     """Run ``script`` for each (key, arguments…) in one round trip; loads it first where Redis does not know it."""
-    digest = client.register_script(script).sha
+    digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()  # what Redis calls it
 
     def run() -> list[int]:
         with client.pipeline(transaction=False) as pipeline:
             for call in calls:
-                pipeline.evalsha(digest, 1, *call)
+                # redis-py's pipeline of a cluster has no evalsha(), as it can't know that every node has the script;
+                # below they all get it.
+                pipeline.execute_command("EVALSHA", digest, 1, *call)
             return cast(list[int], pipeline.execute())
 
     try:

@@ -23,7 +23,8 @@ def serve(
         str | None, typer.Option(help="Path or URL of the model store (default .conductor/models)")
     ] = None,
     redis_url: Annotated[
-        str | None, typer.Option(help="The online feature store (default redis://127.0.0.1:6379/0)")
+        str | None,
+        typer.Option(help="The online store (default redis://127.0.0.1:6379/0; a cluster: redis+cluster://host:port)"),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate chain")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of the private key")] = None,

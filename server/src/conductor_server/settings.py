@@ -14,7 +14,8 @@ class ServerSettings(RpcSettings):
     """Processes that share the port. With more than one, a supervisor replaces those that die."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """The online store: ``redis://``, ``rediss://`` or ``unix://``."""
+    """The online store: ``redis://``, ``rediss://`` or ``unix://``; a Redis Cluster: ``redis+cluster://host:port`` or
+    ``rediss+cluster://host:port``, where further nodes may follow after commas."""
     feature_timeout_seconds: float = Field(default=0.02, gt=0, le=10)
     """Longest that a read of features may take; after that the answer is made without them."""
 

@@ -5,10 +5,8 @@ parse → lock tenants → quality gate → inbox → subjects and facts → fea
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 from psycopg import Connection, sql
@@ -20,6 +18,7 @@ from conductor_warehouse.data_quality.mode import Mode
 from conductor_warehouse.dead_letters import DeadLetter
 from conductor_warehouse.events import Event, Incoming, Rejected, parse
 from conductor_warehouse.features import log
+from conductor_warehouse.locks import lock_tenants
 from conductor_warehouse.roles import INGEST_ROLE, bind
 from conductor_warehouse.staging import BYTES, TEXT, TIME, batch_of, stage
 
@@ -121,7 +120,7 @@ def requeue(
     """
     with connection.transaction():
         # The letters are not locked: that would give the transaction its number before its tenants are (see
-        # _lock_tenants). Two who try the same letter at once store its event once.
+        # locks.py). Two who try the same letter at once store its event once.
         letters = dead_letters.find(connection, tenant_id=tenant_id, ids=ids, after=after, limit=limit)
         if not letters:
             return IngestResult(), None
@@ -152,7 +151,7 @@ def ingest_within(
         bind(connection, INGEST_ROLE, tenant_id)
     result = IngestResult(received=len(batch))
     if events:
-        created = _lock_tenants(connection, {event.tenant_id for event in events})
+        created = lock_tenants(connection, {event.tenant_id for event in events})
         events, result.expired = _kept(connection, events)
         verdict = gate.inspect(connection, events, rejected, mode)
         rejected, result.parked = verdict.rejected, verdict.parked_count
@@ -166,23 +165,6 @@ def ingest_within(
     return result
 
 
-def _lock_tenants(connection: Connection[Any], tenant_ids: set[str]) -> datetime:
-    """Wait until nobody else ingests events of these tenants; returns the time from then on.
-
-    Two transactions at once would each compute features without the other's builds, and the later commit would hide
-    it. Locks are taken in one order, so that two batches can't wait for each other. Nothing may be written before:
-    PostgreSQL numbers transactions at their first write, and of one tenant's transactions the later must have the
-    greater number, since the tailing writer carries them in that order.
-    """
-    keys = sorted({int.from_bytes(_digest(f"ingest {tenant_id}"), signed=True) for tenant_id in tenant_ids})
-    connection.execute("SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key", (keys,))
-    # Not now(), which is when the transaction began: it may have begun before the one that it waited for.
-    row = connection.execute("SELECT clock_timestamp()").fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-    moment: datetime = row[0]
-    return moment
-
-
 def _kept(connection: Connection[Any], events: list[Event]) -> tuple[list[Event], int]:
     """The events that are not older than their tenant's retention, and how many are."""
     horizons = retention.horizons(connection, {event.tenant_id for event in events})
@@ -190,10 +172,6 @@ def _kept(connection: Connection[Any], events: list[Event]) -> tuple[list[Event]
         return events, 0
     kept = [event for event in events if event.tenant_id not in horizons or event.time >= horizons[event.tenant_id]]
     return kept, len(events) - len(kept)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def _store_inbox(connection: Connection[Any], events: Sequence[Event]) -> list[Event]:

@@ -15,7 +15,7 @@ class WarehouseSettings(ConductorSettings):
     database_url: str | None = None
     """The warehouse: ``postgresql://user@host/database``, a Unix socket as ``…/database?host=/folder``."""
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """The online store that the tailing writer fills."""
+    """The online store that the tailing writer fills; a Redis Cluster is ``redis+cluster://host:port``."""
 
     ingest_batch_size: int = Field(default=1_000, ge=1, le=10_000)
     """Events per transaction when files are ingested."""

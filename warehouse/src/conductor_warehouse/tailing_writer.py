@@ -15,10 +15,9 @@ from uuid import uuid4
 import psycopg
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
-from redis import Redis
-from redis.exceptions import RedisError
 
-from conductor_features.filling import position_key, replaying_mark
+from conductor_features.clients import FAILURES, Client, open_client, position_keys
+from conductor_features.filling import replaying_mark
 from conductor_features.views import VIEWS, View
 from conductor_features.writer import WriteRow, write_rows
 from conductor_warehouse import statistics
@@ -103,30 +102,26 @@ class TailingWriter:
                             # In the pauses between events, a few at a time: features come first.
                             statistics.settle(reading, _SETTLED_AT_ONCE)
                         _wait(listening, stop, _PENDING_SECONDS if pending else self._poll_seconds)
-            except (psycopg.Error, RedisError, OSError) as error:
+            except (psycopg.Error, *FAILURES) as error:
                 # Every kind: a database that is being migrated or restored lacks tables for a while.
                 _LOG.warning("feature rows are not carried, trying again in %.1f s: %s", pause, error)
                 stop.wait(pause)
                 pause = min(2 * pause, self._retry_seconds)
 
     def catch_up(self, stop: threading.Event | None = None) -> None:
-        """Carry what is committed now, and return. Raises psycopg.Error or RedisError."""
+        """Carry what is committed now, and return. Raises psycopg.Error or one of ``clients.FAILURES``."""
         stop = stop or threading.Event()
         with self._connected() as (reading, _, redis):
             while self._carry_all(reading, redis, stop) and not stop.wait(_PENDING_SECONDS):
                 pass
 
     @contextmanager
-    def _connected(self) -> Iterator[tuple[Connection[Any], Connection[Any], Redis]]:
+    def _connected(self) -> Iterator[tuple[Connection[Any], Connection[Any], Client]]:
         # Notifications have a connection of their own, so that none can slip past while rows are being read.
         with (
             psycopg.connect(self._database_url, autocommit=True, connect_timeout=5) as reading,
             psycopg.connect(self._database_url, autocommit=True, connect_timeout=5) as listening,
-            Redis.from_url(
-                self._redis_url,
-                socket_timeout=_REDIS_TIMEOUT_SECONDS,
-                socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
-            ) as redis,
+            open_client(self._redis_url, _REDIS_TIMEOUT_SECONDS) as redis,
         ):
             listening.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
             yield reading, listening, redis
@@ -135,7 +130,7 @@ class TailingWriter:
         row = reading.execute("SELECT pg_try_advisory_lock(%s)", (_ONE_WRITER,)).fetchone()
         return bool(row and row[0])
 
-    def _carry_all(self, reading: Connection[Any], redis: Redis, stop: threading.Event) -> bool:
+    def _carry_all(self, reading: Connection[Any], redis: Client, stop: threading.Event) -> bool:
         """Carry what can be read; returns whether committed rows wait for older transactions to end."""
         pending = False
         for view in self._views:
@@ -145,38 +140,40 @@ class TailingWriter:
                 pending = True  # look again at once: the position is gone now, so everything is written anew
         return pending
 
-    def _carry(self, reading: Connection[Any], redis: Redis, view: View, stop: threading.Event) -> bool:
+    def _carry(self, reading: Connection[Any], redis: Client, view: View, stop: threading.Event) -> bool:
         epoch, carried = _cursor(reading, view)
-        key = position_key(view.key)
-        stored = cast(bytes | None, redis.get(key))
-        position = _parse(stored, epoch)
-        if stored is None or position is None:
+        stored = {key: cast(bytes | None, redis.get(key)) or b"" for key in position_keys(redis, view.key)}
+        positions = [_parse(held, epoch) for held in stored.values()]
+        if None in positions:
             stored = self._replay(reading, redis, view, epoch, carried)
-            position = carried
+            positions = []
         # A replica of Redis that took over may lag behind the database's cursor, and so may the cursor after a crash.
-        position = min(position, carried)
+        position = min([carried, *filter(None, positions)])
         while not stop.is_set():
             rows, end = self._read(reading, view, position)
             if not rows:
                 return _has_rows_beyond(reading, view, position)
             write_rows(redis, view, rows)
             position = end
-            stored = _move(redis, key, stored, _format(epoch, position))
+            stored = _move(redis, stored, _format(epoch, position))
             _save_cursor(reading, view, position)
         return False
 
-    def _replay(self, reading: Connection[Any], redis: Redis, view: View, epoch: str, carried: Position) -> bytes:
-        """Write each entity's latest row among those carried before; returns the position as stored in Redis."""
-        key = position_key(view.key)
+    def _replay(
+        self, reading: Connection[Any], redis: Client, view: View, epoch: str, carried: Position
+    ) -> dict[bytes, bytes]:
+        """Write each entity's latest row among those carried before; returns the positions as stored in Redis."""
         # A mark first, replaced by the position only if it is still there at the end: if Redis restarts in between,
         # both the mark and the rows written before are gone.
         mark = replaying_mark()
-        redis.set(key, mark)
+        marks = dict.fromkeys(position_keys(redis, view.key), mark)
+        for key in marks:
+            redis.set(key, mark)
         count = 0
         for rows in self._latest(reading, view, carried):
             write_rows(redis, view, rows)
             count += len(rows)
-        stored = _move(redis, key, mark, _format(epoch, carried))
+        stored = _move(redis, marks, _format(epoch, carried))
         _LOG.info("%s: wrote the latest rows of %d entities to a Redis that did not have them", view.key, count)
         return stored
 
@@ -265,18 +262,19 @@ def _format(epoch: str, position: Position) -> bytes:
     return f"{epoch} {position.xid} {position.log_id}".encode()
 
 
-def _parse(stored: bytes | None, epoch: str) -> Position | None:
+def _parse(stored: bytes, epoch: str) -> Position | None:
     """The position that Redis holds; None where it holds none, or that of another database or of a broken replay."""
-    parts = stored.decode(errors="replace").split() if stored else []
+    parts = stored.decode(errors="replace").split()
     if len(parts) != 3 or parts[0] != epoch or not (parts[1].isdigit() and parts[2].isdigit()):
         return None
     return Position(int(parts[1]), int(parts[2]))
 
 
-def _move(redis: Redis, key: bytes, old: bytes, new: bytes) -> bytes:
-    if old != new and not redis.eval(_MOVE, 1, key, old, new):
-        raise _PositionLost
-    return new
+def _move(redis: Client, stored: dict[bytes, bytes], new: bytes) -> dict[bytes, bytes]:
+    for key, old in stored.items():
+        if old != new and not redis.eval(_MOVE, 1, key, old, new):
+            raise _PositionLost
+    return dict.fromkeys(stored, new)
 
 
 def _parts(view: View) -> dict[str, sql.Composable]:

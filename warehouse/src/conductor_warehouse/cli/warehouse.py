@@ -84,7 +84,11 @@ def tail(
     *,
     database_url: DatabaseOption = None,
     redis_url: Annotated[
-        str | None, typer.Option(help="The online store (default redis://127.0.0.1:6379/0).", show_default=False)
+        str | None,
+        typer.Option(
+            help="The online store (default redis://127.0.0.1:6379/0; a cluster: redis+cluster://host:port).",
+            show_default=False,
+        ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Carry what is there now, and end.")] = False,
 ) -> None:
@@ -99,8 +103,7 @@ def tail(
     import signal
     import threading
 
-    import redis
-
+    from conductor_features.clients import FAILURES
     from conductor_rpc.server import configure_logging
     from conductor_warehouse.tailing_writer import TailingWriter
 
@@ -123,7 +126,7 @@ def tail(
     with database_errors():
         try:
             writer.catch_up()
-        except redis.RedisError as error:
+        except FAILURES as error:
             fail(f"Redis: {error}")
 
 

@@ -85,7 +85,7 @@ def export_lake(
             )
     except (DatabaseNotConfigured, ValueError) as error:
         fail(str(error), USAGE)
-    except psycopg.errors.UndefinedTable:
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction):
         fail("the database lacks tables: run `conductor warehouse migrate`")
     except psycopg.Error as error:
         fail(f"the warehouse: {error}")

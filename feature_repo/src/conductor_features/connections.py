@@ -1,0 +1,150 @@
+"""How the reader reaches the online store: one raw connection to a Redis, or redis-py's client of a Redis Cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import hiredis
+from redis.asyncio import ConnectionPool, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from conductor_features.clients import cluster_of, node_tags
+from conductor_features.filling import position_key
+
+_MGET_KEYS = 1_000
+"""More keys than this are asked for in several commands of one round trip, so that Redis serves others in between."""
+
+
+class StoreConnection(Protocol):
+    """What the reader does with the online store. Whoever calls bounds the time; after a failure comes ``close``."""
+
+    exchange_keys: int
+    """Waiting requests beyond this many keys are left for the next round trip."""
+
+    async def connect(self) -> None:
+        """Connect anew and see that it answers."""
+
+    async def ping(self) -> None:
+        """See that it still answers."""
+
+    async def fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of their keys. What comes first on a node was read there first."""
+
+    def position_keys(self, view_key: str) -> Sequence[bytes]:
+        """Keys that tell whether a view is filled: it is where all of them say so. None before the first connect."""
+
+    async def close(self) -> None:
+        """Drop what is open."""
+
+
+def open_connection(redis_url: str, connect_seconds: float) -> StoreConnection:
+    """A connection to whatever the URL says, not connected yet. Raises ValueError for a URL that can't be one."""
+    cluster = cluster_of(redis_url)
+    return _Single(redis_url, connect_seconds) if cluster is None else _Cluster(*cluster, connect_seconds)
+
+
+class _Single:
+    exchange_keys = 4_000
+
+    def __init__(self, redis_url: str, connect_seconds: float) -> None:
+        # Only used to read the URL and make connections. Timeouts of the socket's own would each cost a task per
+        # command (asyncio.wait_for): the reader bounds send and receive together instead.
+        self._pool: ConnectionPool = ConnectionPool.from_url(
+            redis_url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+            socket_connect_timeout=connect_seconds,
+            socket_read_size=1 << 18,
+            health_check_interval=0,
+            decode_responses=False,
+            protocol=2,
+            driver_info=None,
+        )
+        self._connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+
+    async def connect(self) -> None:
+        self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        await self._connection.connect()  # type: ignore[no-untyped-call]
+        await self.ping()
+
+    async def ping(self) -> None:
+        await self._connection.send_packed_command(_pack(b"PING"), check_health=False)
+        await self._connection.read_response(disable_decoding=True)
+
+    async def fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        chunks = [keys[at : at + _MGET_KEYS] for at in range(0, len(keys), _MGET_KEYS)]
+        command = b"".join([_pack(b"MGET", *chunk) for chunk in chunks])
+        stored: list[bytes | None] = []
+        await self._connection.send_packed_command(command, check_health=False)
+        for _ in chunks:
+            stored += await self._connection.read_response(disable_decoding=True)
+        if len(stored) != len(keys):
+            raise RedisError(f"{len(stored)} values for {len(keys)} keys")
+        return stored
+
+    def position_keys(self, view_key: str) -> Sequence[bytes]:
+        return (position_key(view_key),)
+
+    async def close(self) -> None:
+        await self._connection.disconnect(nowait=True)
+
+
+class _Cluster:
+    """A new client for each connect: nothing of a failure is left in it, and the slots are asked for again."""
+
+    # A command per slot, so some 10 µs per key. More in one round trip would outlast the deadline of who waits.
+    exchange_keys = 500
+
+    def __init__(self, url: str, nodes: list[tuple[str, int]], connect_seconds: float) -> None:
+        self._url, self._named, self._connect_seconds = url, nodes, connect_seconds
+        self._nodes = nodes
+        self._client: RedisCluster | None = None
+        self._tags: list[bytes] = []
+
+    async def connect(self) -> None:
+        self._client = RedisCluster.from_url(
+            self._url,
+            startup_nodes=[ClusterNode(host, port) for host, port in self._nodes],
+            # Retries and their pauses would outlast the deadline; the reader connects again.
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=self._connect_seconds,
+            driver_info=None,
+        )
+        await self._client.initialize()
+        self._tags = node_tags(self._client)
+        # Those that are named in the URL may be gone by the next time.
+        found = [(node.host, int(node.port)) for node in self._client.get_nodes()]
+        self._nodes = list(dict.fromkeys([*found, *self._named]))
+        await self.ping()
+
+    async def ping(self) -> None:
+        # A read on each node: PING is answered also by those who serve nothing, because another is missing.
+        await self.fetch([b"{%b}" % tag for tag in self._tags])
+
+    async def fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        assert self._client is not None  # noqa: S101 - the reader connects first
+        unique = list(dict.fromkeys(keys))  # requests that share a round trip share their positions
+        values = dict(zip(unique, await self._client.mget_nonatomic(unique), strict=True))
+        return [values[key] for key in keys]
+
+    def position_keys(self, view_key: str) -> Sequence[bytes]:
+        return [position_key(view_key, tag) for tag in self._tags]
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            # By itself aclose() does nothing while the client means to ask for the slots again, as after a failure.
+            await asyncio.gather(*(node.disconnect() for node in client.get_nodes()), return_exceptions=True)
+            await client.aclose()
+
+
+def _pack(*arguments: bytes) -> bytes:
+    # In C; the connection's own packing takes longer for 500 keys than Redis takes to answer.
+    command: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # declared as a tuple of one
+    return command
