@@ -191,3 +191,16 @@ def test_a_server_that_crashes_loses_nothing_that_was_acknowledged(tmp_path: Pat
             assert stored >= acknowledged >= 60
             ingest_many(connection, EVENTS)
             assert_log_is_right(connection, BUILDS)
+
+
+def test_two_who_need_the_same_partition_at_once_both_get_it(warehouse: psycopg.Connection, warehouse_url: str) -> None:
+    ensure = "SELECT ensure_partitions('completed_builds', '2031-01-05', '2031-01-06')"
+    with psycopg.connect(warehouse_url) as first, psycopg.connect(warehouse_url, autocommit=True) as second:
+        first.execute(ensure)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(second.execute, ensure)
+            while not warehouse.execute("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchall():
+                assert not waiting.done()
+            first.commit()
+            waiting.result()
+    assert warehouse.execute("SELECT to_regclass('completed_builds_203101') IS NOT NULL").fetchone() == (True,)

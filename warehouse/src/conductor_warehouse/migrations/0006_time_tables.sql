@@ -69,9 +69,11 @@ BEGIN
   WHILE begins <= last LOOP
     part := name || '_' || to_char(begins AT TIME ZONE 'UTC', 'YYYYMM');
     IF to_regclass(format('%I', part)) IS NULL THEN
-      -- Who comes second waits for the first, and finds the partition.
+      -- Who comes second waits for the first, and finds the partition: by a query, which sees what was committed
+      -- meanwhile, and not by to_regclass, which remembers what it did not find.
       PERFORM pg_advisory_xact_lock(hashtextextended('partitions of ' || name, 0));
-      IF to_regclass(format('%I', part)) IS NULL THEN
+      IF NOT EXISTS (SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+                     WHERE inhparent = format('%I', name)::regclass AND relname = part) THEN
         -- Attaching lets others go on reading and writing, which PARTITION OF would not.
         EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING CONSTRAINTS)', part, name);
         EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, part, begins,
