@@ -1,0 +1,78 @@
+"""Events to measure ingestion with, the same for the same worker and count."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+RESULTS_PER_RUN = 5_000
+
+
+def event(kind: str, event_id: str, at: datetime, tenant: str, data: dict[str, Any]) -> bytes:
+    """A CloudEvent as JSON."""
+    return json.dumps(
+        {
+            "specversion": "1.0",
+            "id": event_id,
+            "source": "/bench",
+            "type": kind,
+            "time": stamp(at),
+            "tenantid": tenant,
+            "data": data,
+        }
+    ).encode()
+
+
+def stamp(at: datetime) -> str:
+    """A time as events spell it."""
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def build_events(worker: int, count: int) -> list[bytes]:
+    """Two events of each build, in the order of their time: 4 tenants of 30 pipelines, 90 branches each."""
+    chance = random.Random(worker)  # noqa: S311 - made-up events
+    now, events = START, []
+    for number in range(-(-count // 2)):
+        now += timedelta(seconds=chance.choice([3, 7, 20]))
+        took = round(chance.lognormvariate(5, 1), 3)
+        place = {
+            "repository": f"repository-{chance.randrange(10)}",
+            "pipeline": f"pipeline-{chance.randrange(3)}",
+            "branch": chance.choice(["main", "feature/one", "feature/two"]),
+        }
+        tenant, build = f"tenant-{worker}-{chance.randrange(4)}", f"build-{number}"
+        queued = {**place, "queuedTime": stamp(now), "change": {"addedLineCount": "12", "fileExtensions": [".py"]}}
+        done = now + timedelta(seconds=took)
+        completed = {
+            "buildId": build,
+            **place,
+            "queuedTime": stamp(now),
+            "completedTime": stamp(done),
+            "outcome": "BUILD_OUTCOME_" + chance.choice(["SUCCESS"] * 5 + ["FAILURE"]),
+            "duration": f"{took:.3f}s",
+        }
+        events.append((now, event("build.queued", f"{build}-q", now, tenant, {"buildId": build, "context": queued})))
+        events.append((done, event("build.completed", f"{build}-c", done, tenant, completed)))
+    return [event for _, event in sorted(events)][:count]
+
+
+def test_events(worker: int, count: int) -> list[bytes]:
+    """Runs of the same 5,000 tests, two of a hundred failing."""
+    chance = random.Random(worker)  # noqa: S311 - made-up events
+    events = []
+    for number in range(count):
+        at = START + timedelta(minutes=10 * number)
+        results = [
+            {
+                "testId": f"com.example.shop.checkout.CheckoutTest#case{test}",
+                "outcome": "TEST_OUTCOME_" + ("FAILED" if chance.random() < 0.02 else "PASSED"),
+                "duration": "0.125s",
+            }
+            for test in range(RESULTS_PER_RUN)
+        ]
+        data = {"runId": f"run-{number}", "repository": "shop", "completedTime": stamp(at), "results": results}
+        events.append(event("test.completed", f"run-{number}", at, f"tenant-{worker}", data))
+    return events
