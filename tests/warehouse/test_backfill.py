@@ -1,4 +1,4 @@
-"""A view's new version gets the rows of the past while events come in; in the end it is as if it had always been there."""
+"""A view's new version gets the rows of the past while events come in: as if it had always been there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from typer.testing import CliRunner
 
 from conductor_features.cli import commands
@@ -100,7 +101,8 @@ def killed_store(*arguments):
 if point == "before commit":
     backfill._store = killed_store
 with psycopg.connect(url, autocommit=True) as connection:
-    backfill.backfill(connection, "test_history_v2", batch_size=15, progress=die if point == "after commit" else lambda _: None)
+    backfill.backfill(connection, "test_history_v2", batch_size=15,
+        progress=die if point == "after commit" else lambda _: None)
 """
 
 
@@ -119,7 +121,7 @@ def test_killed_it_goes_on(
     backfill(warehouse, view.key, batch_size=40)
     expected = latest_rows(warehouse, VIEWS["test_history_v1"])
     assert repr(sorted(latest_rows(warehouse, view).items())) == repr(sorted(expected.items()))
-    count = warehouse.execute(f"SELECT count(*) FROM {view.log_table}".encode()).fetchall()
+    count = warehouse.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(view.log_table))).fetchall()
     assert count == [(len(expected),)]  # each row once
 
 

@@ -33,7 +33,7 @@ SELECT tenant_id, build_id, repository, pipeline, branch, queued_time, completed
 FROM builds
 WHERE passed_duration > 0 AND context IS NOT NULL AND queued_time < %(until)s AND completed_time < %(until)s
   AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-ORDER BY queued_time, tenant_id, build_id
+ORDER BY queued_time, tenant_id COLLATE "C", build_id COLLATE "C"
 """
 
 

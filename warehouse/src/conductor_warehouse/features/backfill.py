@@ -183,7 +183,8 @@ def _next(
 def _store(connection: Connection[Any], view_key: str, tenant_id: str, last: Event, events: int, rows: int) -> None:
     connection.execute(
         """
-        INSERT INTO feature_backfills AS known (view_key, tenant_id, event_time, source, event_id, event_count, row_count)
+        INSERT INTO feature_backfills AS known
+          (view_key, tenant_id, event_time, source, event_id, event_count, row_count)
         VALUES (%s, %s, %s, %s, %s, %s, %s)
         ON CONFLICT (view_key, tenant_id) DO UPDATE SET (event_time, source, event_id) =
             (excluded.event_time, excluded.source, excluded.event_id),

@@ -208,7 +208,7 @@ def verify_lake(
         if output is OutputFormat.JSON or damaged:
             print_rows([{"checked": finding.subject, "problem": finding.problem} for finding in damaged], output)
         if damaged:
-            fail(f"{len(damaged)} of {len(findings)} are damaged")
+            fail(f"{len(damaged)} of {len(findings)} are damaged: `conductor lake export --full` writes them anew")
         typer.echo(f"{len(findings)} checked, none damaged.", err=True)
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 from conductor_storage import Objects
 from conductor_warehouse.lake import layout
 from conductor_warehouse.lake.catalogue import Lake
-from conductor_warehouse.lake.errors import LakeCorrupt, LakeMoved
+from conductor_warehouse.lake.errors import LakeCorrupt, LakeMoved, VersionNotFound
 from conductor_warehouse.lake.records import (
     DataFile,
     Entry,
@@ -145,7 +145,7 @@ def export(
         tables: only these; None: all.
         tenants: only these; None: all.
         since: how far back the history of parts that are new to the lake goes; days that the lake has stay current.
-        full: read everything again, whatever is said to have changed.
+        full: read everything again, whatever is said to have changed; mends what is damaged.
         progress: told of each part when it has been read.
         checkpoint_seconds: how often it is noted what has been done.
 
@@ -212,7 +212,7 @@ class _Exporter:
         return self._publish(source, state, replace(positions, parts={**positions.parts, **outside}))
 
     def _begin(self, source: Source, base: int, generation: Generation | None) -> _State:
-        version = LakeVersion(()) if generation is None else self._lake.version(generation.version)[1]
+        version = self._version(generation)
         # Positions in another database say nothing.
         same = generation is not None and generation.source == source.identity
         positions = generation.positions if generation is not None and same else Positions()
@@ -222,6 +222,17 @@ class _Exporter:
             state.done = dict(found.done)
             state.schemas |= found.schemas
         return state
+
+    def _version(self, generation: Generation | None) -> LakeVersion:
+        """What the lake holds; nothing where that is damaged and everything is read again anyway."""
+        if generation is None:
+            return LakeVersion(())
+        try:
+            return self._lake.version(generation.version)[1]
+        except (LakeCorrupt, VersionNotFound):
+            if not self._full or self._tables is not None or self._tenants is not None:
+                raise
+            return LakeVersion(())
 
     def _concerns(self, table: str, tenant_id: str) -> bool:
         return (self._tables is None or table in self._tables) and (self._tenants is None or tenant_id in self._tenants)
