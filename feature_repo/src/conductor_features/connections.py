@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,11 +15,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from conductor_features.clients import cluster_of, node_tags
+from conductor_features.clients import FAILURES, cluster_of, node_tags
 from conductor_features.filling import position_key
 
 _MGET_KEYS = 1_000
 """More keys than this are asked for in several commands of one round trip, so that Redis serves others in between."""
+_GOODBYE_SECONDS = 0.005
+"""A node that hangs may not say goodbye, and others wait for the next connection."""
 
 
 class StoreConnection(Protocol):
@@ -102,8 +105,7 @@ class _Cluster:
     exchange_keys = 500
 
     def __init__(self, url: str, nodes: list[tuple[str, int]], connect_seconds: float) -> None:
-        self._url, self._named, self._connect_seconds = url, nodes, connect_seconds
-        self._nodes = nodes
+        self._url, self._nodes, self._connect_seconds = url, nodes, connect_seconds
         self._client: RedisCluster | None = None
         self._tags: list[bytes] = []
 
@@ -118,9 +120,6 @@ class _Cluster:
         )
         await self._client.initialize()
         self._tags = node_tags(self._client)
-        # Those that are named in the URL may be gone by the next time.
-        found = [(node.host, int(node.port)) for node in self._client.get_nodes()]
-        self._nodes = list(dict.fromkeys([*found, *self._named]))
         await self.ping()
 
     async def ping(self) -> None:
@@ -139,9 +138,9 @@ class _Cluster:
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            # By itself aclose() does nothing while the client means to ask for the slots again, as after a failure.
-            await asyncio.gather(*(node.disconnect() for node in client.get_nodes()), return_exceptions=True)
-            await client.aclose()
+            with contextlib.suppress(*FAILURES):
+                async with asyncio.timeout(_GOODBYE_SECONDS):
+                    await client.aclose()
 
 
 def _pack(*arguments: bytes) -> bytes:

@@ -146,10 +146,12 @@ class OnlineReader:
         positions = [self._store.position_keys(view_key) for view_key in views]
         # The positions before the rows: what is filled by then stays so for as long as the connection does.
         stored = await self._fetch([*chain.from_iterable(positions), *keys])
+        if not all(positions):  # a cluster's are known once it is connected, which it is now
+            return await self.read(requests)
         absent = {}
         for view_key, names in zip(views, positions, strict=True):
             held, stored = stored[: len(names)], stored[len(names) :]
-            absent[view_key] = ABSENT if held and all(map(is_filled, held)) else UNFILLED
+            absent[view_key] = ABSENT if all(map(is_filled, held)) else UNFILLED
         if len(keys) < _BLOCK_KEYS:
             return [
                 self._row(None if value is None else decode_or_reason(key, value, len(view.fields)), absent[view.key])
