@@ -31,7 +31,11 @@ SUBJECT_TABLES = (
 TENANTS = ("acme", "globex")
 
 
-def random_events(seed: int, count: int, tenants: Sequence[str] = TENANTS) -> list[bytes]:
+GAPS = (0, 0, 60, 3600, 40_000)
+"""Seconds from one event to the next."""
+
+
+def random_events(seed: int, count: int, tenants: Sequence[str] = TENANTS, gaps: Sequence[float] = GAPS) -> list[bytes]:
     """Events of every type by their time; subjects are told of twice, times tie, runs repeat their tests."""
     chance = random.Random(seed)
     events: list[tuple[datetime, bytes]] = []
@@ -41,7 +45,7 @@ def random_events(seed: int, count: int, tenants: Sequence[str] = TENANTS) -> li
             events.append((build.completed, completed_event(build)))
     now = START
     for number in range(count - len(events)):
-        now += timedelta(seconds=chance.choice([0, 0, 60, 3600, 40_000]))
+        now += timedelta(seconds=chance.choice(gaps))
         kind, data = _MAKERS[chance.randrange(len(_MAKERS))](chance, number, now)
         events.append((now, envelope(kind, f"e{number}", now, chance.choice(tenants), data)))
     return [event for _, event in sorted(events)]

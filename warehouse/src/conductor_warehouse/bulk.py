@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
 from psycopg import Connection
@@ -19,7 +18,8 @@ def ingest_many(
     events: Iterable[Incoming],
     tenant_id: str | None = None,
     *,
-    batch_size: int = 1_000,
+    batch_size: int = 5_000,
+    batch_bytes: int = 8 << 20,
     mode: Mode = Mode.PARK,
     progress: Callable[[IngestResult], None] = lambda _: None,
 ) -> IngestResult:
@@ -29,7 +29,8 @@ def ingest_many(
         connection: one without a transaction under way.
         events: any number of them.
         tenant_id: the tenant that all must belong to, or None for any.
-        batch_size: events per transaction.
+        batch_size: events per transaction, at most.
+        batch_bytes: bytes of events per transaction: no more are added to a batch that has as many.
         mode: whether a batch that looks wrong as a whole is parked.
         progress: told, after each commit, what became of the events so far.
 
@@ -38,10 +39,9 @@ def ingest_many(
             same events in again stores the rest.
     """
     total = IngestResult()
-    source = iter(events)
     with ThreadPoolExecutor(1, thread_name_prefix="ingest") as database:
         running: Future[IngestResult] | None = None
-        while batch := list(islice(source, batch_size)):
+        for batch in _batches(events, batch_size, batch_bytes):
             parsed = [parse(event, tenant_id) for event in batch]
             if running is not None:
                 total.add(running.result())
@@ -51,3 +51,16 @@ def ingest_many(
             total.add(running.result())
             progress(total)
     return total
+
+
+def _batches(events: Iterable[Incoming], most: int, most_bytes: int) -> Iterator[list[Incoming]]:
+    batch: list[Incoming] = []
+    size = 0
+    for event in events:
+        batch.append(event)
+        size += len(event) if isinstance(event, bytes) else event.ByteSize()
+        if len(batch) >= most or size >= most_bytes:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

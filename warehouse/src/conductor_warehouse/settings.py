@@ -17,8 +17,8 @@ class WarehouseSettings(ConductorSettings):
     redis_url: str = "redis://127.0.0.1:6379/0"
     """The online store that the tailing writer fills; a Redis Cluster is ``redis+cluster://host:port``."""
 
-    ingest_batch_size: int = Field(default=1_000, ge=1, le=10_000)
-    """Events per transaction when files are ingested."""
+    ingest_batch_size: int = Field(default=5_000, ge=1, le=10_000)
+    """Events per transaction, at most, when files are ingested or a stream is consumed."""
     publish_connection_count: int = Field(default=4, ge=1)
     """Database connections of the event service: as many batches are stored at once."""
     publish_timeout_seconds: float = Field(default=10.0, gt=0)

@@ -23,7 +23,7 @@ def ingest(
     tenant: Annotated[
         str | None, typer.Option(help="Tenant that all events must belong to; others become dead letters.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Events per transaction (default 1000).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Events per transaction (default 5000).")] = None,
     quality: Annotated[
         Mode,
         typer.Option(help="A batch that looks wrong as a whole: park it, only record that, or do not look (off)."),

@@ -218,7 +218,7 @@ def consume(
     stream_url: Annotated[
         str | None, typer.Option(help="Redis with the stream; else CONDUCTOR_EVENT_STREAM_URL.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Events per transaction (default 1000).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Events per transaction (default 5000).")] = None,
     tenant: TenantOption = None,
     database_url: DatabaseOption = None,
     output: OutputOption = OutputFormat.TABLE,

@@ -189,7 +189,7 @@ def _rows(
           CROSS JOIN LATERAL (
             SELECT event_timestamp, created, {fields} FROM {log} AS log WHERE {keys} {condition}
           ) AS log
-          ORDER BY created
+          {order}
         ) AS found
         """
     ).format(
@@ -204,6 +204,8 @@ def _rows(
             sql.SQL("log.{key} = entity.{key}").format(key=sql.Identifier(key)) for key in view.entity
         ),
         condition=condition,
+        # One row of each entity has no order.
+        order=sql.SQL("ORDER BY created") if condition is _SINCE else sql.SQL(""),
     )
     row = connection.execute(statement, binary=True).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has one row

@@ -15,7 +15,6 @@ import psycopg
 
 from conductor_warehouse import schema
 from conductor_warehouse.bulk import ingest_many
-from conductor_warehouse.data_quality.mode import Mode
 from conductor_warehouse.ingestion import ingest
 from conductor_workbench.bench.copy_floor import measure_floor
 from conductor_workbench.bench.figures import Figures, significant
@@ -111,8 +110,6 @@ def _work(url: str, events_of: EventsOf, worker: int, count: int, barrier: Barri
         ingest_many(
             connection,
             events,
-            batch_size=1_000 if len(events[0]) < 10_000 else 1,
-            mode=Mode.PARK,
             progress=lambda so_far: marks.append((so_far.received, time.perf_counter() - begin)),
         )
     results.put(_rates(marks))

@@ -87,7 +87,7 @@ class EmbeddedPostgres:
             [
                 str(binaries / "postgres"),
                 *("-D", str(self.data), "-k", str(self._socket_directory), "-h", ""),
-                *("-c", "max_connections=100", "-c", "shared_buffers=128MB"),
+                *("-c", "max_connections=100", "-c", "shared_buffers=512MB", "-c", "max_wal_size=4GB"),
                 *(_TIMESCALE if _has_timescale(binaries) else ()),
             ],
             self._log,
