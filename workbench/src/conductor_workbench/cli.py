@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conductor_client.output import USAGE, OutputFormat, OutputOption, fail, print_json, print_record, print_rows
+from conductor_workbench.bench.parts import Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -254,21 +255,29 @@ def convert_dataset(
 
 
 def bench(
-    out: Annotated[Path, typer.Option("--out", help="Where to write the figures.")] = Path(
-        "benchmarks/results/latest.json"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Where to write the figures (default benchmarks/results/latest.json, or <part>.json)."
+        ),
+    ] = None,
+    only: Annotated[Part | None, typer.Option(help="This part alone.", show_default=False)] = None,
+    events: Annotated[int, typer.Option(min=10_000, help="Events of builds that are ingested.")] = 60_000,
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of each measurement.")] = 5.0,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Measure latency, throughput, feature reads, start-up and memory, each beside its floor in the same run.
+    """Measure ingestion, latency, throughput, feature reads, start-up and memory, each beside its floor.
 
     \b
     Example:
       conductor bench --seconds 10
+      conductor bench --only ingestion --events 1000000
     """
     from conductor_workbench.bench.run import run_bench
 
-    figures = run_bench(seconds, out)
+    results = Path("benchmarks/results")
+    parts = tuple(Part) if only is None else (only,)
+    figures = run_bench(seconds, out or results / f"{only or 'latest'}.json", parts, events)
     if output is OutputFormat.JSON:
         print_json(figures)
 

@@ -88,7 +88,7 @@ def _load(url: str) -> Iterator[None]:
 
 
 def _send(url: str, stop: Any) -> None:
-    events = build_events(9, 60 * _RATE)
+    events = list(build_events(9, 60 * _RATE))
     size = _RATE // 10
     with psycopg.connect(url, autocommit=True) as connection:
         for begin in range(0, len(events), size):

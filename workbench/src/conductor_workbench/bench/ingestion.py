@@ -6,7 +6,7 @@ import itertools
 import multiprocessing
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -20,33 +20,40 @@ from conductor_workbench.bench.copy_floor import measure_floor
 from conductor_workbench.bench.figures import Figures, significant
 from conductor_workbench.bench.freshness import measure_freshness
 from conductor_workbench.bench.ingestion_events import RESULTS_PER_RUN, build_events, test_events
-from conductor_workbench.embedded import EmbeddedPostgres
+from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 from conductor_workbench.embedded.child import ChildFailed
 
-_BUILD_EVENTS, _TEST_RUNS = 60_000, 60
+BUILD_EVENTS = 60_000
+"""How many are ingested where nobody says otherwise."""
+_TEST_RUNS = 60
 _FRESHNESS_SECONDS = 10.0
 _WORKERS = 2
+_MOST_PREPARED = 100_000
+"""Events of a worker; of more, each is made when its turn comes, and making it counts."""
 _STRETCHES = 10
 """Of a run, whose rates make the curve."""
-EventsOf = Callable[[int, int], list[bytes]]
+EventsOf = Callable[[int, int], Iterator[bytes]]
 """Makes a worker's events: of so many, by its number."""
 
 
-def measure_ingestion(directory: Path, redis_url: str, say: Callable[[str], None], scale: float = 1.0) -> Figures:
+def measure_ingestion(directory: Path, say: Callable[[str], None], build_event_count: int = BUILD_EVENTS) -> Figures:
     """Figures of build events and of test runs: one worker, two workers, the floor, the curve, freshness, storage.
 
-    ``scale`` multiplies the number of events. Each measurement has a database of its own.
+    Each measurement has a database of its own. With more build events the curve gets longer.
 
     Raises:
         ChildFailed: a worker died.
     """
-    with EmbeddedPostgres(directory / "ingestion", keep=False) as postgres:
-        say("Ingesting build events")
-        builds = _compare(postgres, "builds", build_events, int(_BUILD_EVENTS * scale), 1)
-        say("Ingesting test runs")
-        tests = _compare(postgres, "tests", test_events, int(_TEST_RUNS * scale), RESULTS_PER_RUN)
+    with (
+        EmbeddedPostgres(directory / "postgres", keep=False) as postgres,
+        EmbeddedRedis(directory / "redis") as redis,
+    ):
+        say(f"Ingesting {build_event_count:,} build events")
+        builds = _compare(postgres, "builds", build_events, build_event_count, 1)
+        say(f"Ingesting {_TEST_RUNS} test runs")
+        tests = _compare(postgres, "tests", test_events, _TEST_RUNS, RESULTS_PER_RUN)
         say("Measuring freshness")
-        freshness = measure_freshness(postgres, redis_url, _FRESHNESS_SECONDS)
+        freshness = measure_freshness(postgres, redis.url, _FRESHNESS_SECONDS)
     return {"builds": builds, "tests": tests, "freshness": freshness}
 
 
@@ -62,8 +69,9 @@ def _compare(postgres: EmbeddedPostgres, name: str, events_of: EventsOf, count: 
             "worker_items_per_s_by_tenth": [significant(rate * items) for rate in curve],
         }
     with psycopg.connect(url, autocommit=True) as connection:
-        found["bytes_per_item"] = significant(_bytes(connection) / count / items)
         floor = measure_floor(connection)
+        found["bytes_per_item"] = significant(_bytes(connection) / count / items)
+        found["compressed_bytes_per_item"] = _compress(connection) and significant(_bytes(connection) / count / items)
     found["floor"] = {
         "items_per_s": significant(count * items / floor["rows_seconds"]),
         "items_per_s_in_blocks": significant(count * items / floor["blocks_seconds"]),
@@ -100,11 +108,13 @@ def _ingest(url: str, events_of: EventsOf, count: int, workers: int) -> tuple[fl
 
 
 def _work(url: str, events_of: EventsOf, worker: int, count: int, barrier: Barrier, results: Any) -> None:
-    events = events_of(worker, count)
+    events: Iterable[bytes] = events_of(worker, count)
+    if count <= _MOST_PREPARED:
+        events = list(events)
     marks = [(0, 0.0)]
     with psycopg.connect(url, autocommit=True) as connection:
         # Imports and first plans are not what is measured.
-        ingest(connection, events_of(worker + 100, 1))
+        ingest(connection, events_of(worker + 100, 2))
         barrier.wait(timeout=300)
         begin = time.perf_counter()
         ingest_many(
@@ -124,10 +134,21 @@ def _rates(marks: list[tuple[int, float]]) -> list[float]:
     ]
 
 
+def _compress(connection: psycopg.Connection[Any]) -> bool | None:
+    """Compress all that can be; None without TimescaleDB."""
+    if connection.execute("SELECT has_timescale()").fetchone() != (True,):
+        return None
+    connection.execute(
+        "SELECT compress_chunk(chunk, if_not_compressed => true) FROM time_tables, show_chunks(table_name) AS chunk"
+    )
+    return True
+
+
 def _bytes(connection: psycopg.Connection[Any]) -> int:
-    """What tables and indexes take, partitions included."""
+    """What tables and indexes take, with partitions and chunks."""
     row = connection.execute(
         "SELECT sum(pg_total_relation_size(oid)) FROM pg_class"
-        " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        " WHERE relkind = 'r' AND relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN"
+        " ('public', '_timescaledb_internal'))"
     ).fetchone()
     return int(row[0]) if row else 0

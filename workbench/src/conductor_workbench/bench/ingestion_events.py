@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import random
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,10 +33,14 @@ def stamp(at: datetime) -> str:
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def build_events(worker: int, count: int) -> list[bytes]:
-    """Two events of each build, in the order of their time: 4 tenants of 30 pipelines, 90 branches each."""
+def build_events(worker: int, count: int) -> Iterator[bytes]:
+    """An even number of events, two of each build, in the order of their time.
+
+    Four tenants of 30 pipelines and 90 branches each.
+    """
     chance = random.Random(worker)  # noqa: S311 - made-up events
-    now, events = START, []
+    now = START
+    running: list[tuple[datetime, bytes]] = []
     for number in range(-(-count // 2)):
         now += timedelta(seconds=chance.choice([3, 7, 20]))
         took = round(chance.lognormvariate(5, 1), 3)
@@ -54,15 +60,17 @@ def build_events(worker: int, count: int) -> list[bytes]:
             "outcome": "BUILD_OUTCOME_" + chance.choice(["SUCCESS"] * 5 + ["FAILURE"]),
             "duration": f"{took:.3f}s",
         }
-        events.append((now, event("build.queued", f"{build}-q", now, tenant, {"buildId": build, "context": queued})))
-        events.append((done, event("build.completed", f"{build}-c", done, tenant, completed)))
-    return [event for _, event in sorted(events)][:count]
+        while running and running[0][0] <= now:
+            yield heapq.heappop(running)[1]
+        yield event("build.queued", f"{build}-q", now, tenant, {"buildId": build, "context": queued})
+        heapq.heappush(running, (done, event("build.completed", f"{build}-c", done, tenant, completed)))
+    while running:
+        yield heapq.heappop(running)[1]
 
 
-def test_events(worker: int, count: int) -> list[bytes]:
+def test_events(worker: int, count: int) -> Iterator[bytes]:
     """Runs of the same 5,000 tests, two of a hundred failing."""
     chance = random.Random(worker)  # noqa: S311 - made-up events
-    events = []
     for number in range(count):
         at = START + timedelta(minutes=10 * number)
         results = [
@@ -74,5 +82,4 @@ def test_events(worker: int, count: int) -> list[bytes]:
             for test in range(RESULTS_PER_RUN)
         ]
         data = {"runId": f"run-{number}", "repository": "shop", "completedTime": stamp(at), "results": results}
-        events.append(event("test.completed", f"run-{number}", at, f"tenant-{worker}", data))
-    return events
+        yield event("test.completed", f"run-{number}", at, f"tenant-{worker}", data)

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from rich.console import Console
 from conductor_workbench.bench.children import Child
 from conductor_workbench.bench.feature_reads import measure_feature_reads
 from conductor_workbench.bench.figures import Figures, significant
+from conductor_workbench.bench.ingestion import BUILD_EVENTS, measure_ingestion
 from conductor_workbench.bench.machine import busy_cores, load_average, machine
 from conductor_workbench.bench.model_runs import measure_model_runs
+from conductor_workbench.bench.parts import Part
 from conductor_workbench.bench.predictions import PredictionMeasurements
 from conductor_workbench.bench.scene import Scene, prepared_scene
 from conductor_workbench.bench.server_process import memory
@@ -31,18 +34,32 @@ _MODEL_SHARE = 0.1
 _QUIET_SECONDS = 1.0
 
 
-def run_bench(seconds: float, out: Path) -> Figures:
-    """Measure everything on an embedded platform in a temporary folder; print the tables, write the figures to ``out``.
+def run_bench(
+    seconds: float, out: Path, parts: Collection[Part] = tuple(Part), build_event_count: int = BUILD_EVENTS
+) -> Figures:
+    """Measure on an embedded platform in a temporary folder; print the tables, write the figures to ``out``.
 
-    ``seconds``: length of each measurement. Everything that was started is stopped again, whatever happens. Raises
-    ChildFailed when a part does not come up.
+    Everything that was started is stopped again, whatever happens.
+
+    Args:
+        seconds: length of each measurement.
+        out: the file.
+        parts: what is measured.
+        build_event_count: how many events of builds are ingested.
+
+    Raises:
+        ChildFailed: a part did not come up.
     """
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="conductor-bench-") as directory, ProgressDisplay() as display:
+    with tempfile.TemporaryDirectory(prefix="conductor-bench-") as folder, ProgressDisplay() as display:
+        directory = Path(folder)
         figures: Figures = {"machine": machine(), "finished_time": "", "seconds_each": seconds, "total_seconds": 0.0}
-        with prepared_scene(Path(directory), display.say) as scene:
-            figures |= _measure(scene, seconds, display)
-    figures["targets"] = judge(figures)
+        if Part.INGESTION in parts:
+            figures["ingestion"] = measure_ingestion(directory / "ingestion", display.say, build_event_count)
+        if Part.SERVING in parts:
+            with prepared_scene(directory, display.say) as scene:
+                figures |= _measure(scene, seconds, display)
+    figures["targets"] = judge(figures, parts)
     figures["finished_time"] = datetime.now(UTC).isoformat(timespec="seconds")
     figures["total_seconds"] = round(time.monotonic() - began)
     write_figures(figures, out)

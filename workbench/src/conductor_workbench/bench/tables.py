@@ -12,7 +12,16 @@ _PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
 
 
 def print_figures(figures: Figures, console: Console) -> None:
-    """Print every measurement and every target."""
+    """Print what was measured, and every target."""
+    if "ingestion" in figures:
+        console.print(_ingestion(figures["ingestion"]))
+        console.print()
+    if "unary" in figures:
+        _print_serving(figures, console)
+    console.print(_targets(figures))
+
+
+def _print_serving(figures: Figures, console: Console) -> None:
     for table in (_latencies(figures), _throughputs(figures), _feature_reads(figures), _model(figures)):
         console.print(table)
         console.print()
@@ -24,7 +33,30 @@ def print_figures(figures: Figures, console: Console) -> None:
         f"{memory['after_load']['rss_mb']:.0f} after load ({memory['after_load']['uss_mb']:.0f} its own)."
     )
     console.print()
-    console.print(_targets(figures))
+
+
+def _ingestion(figures: Figures) -> Table:
+    columns = ("1 worker", "2 workers", "raw COPY", "share of it", "first tenth", "last tenth", "bytes each")
+    table = _table("Ingestion with all features, a second", "", *columns, "compressed")
+    for name, key in {"build events": "builds", "test results": "tests"}.items():
+        found = figures[key]
+        curve = found["workers_1"]["worker_items_per_s_by_tenth"]
+        compressed = found["compressed_bytes_per_item"]
+        table.add_row(
+            name,
+            *(f"{found[f'workers_{workers}']['items_per_s']:,.0f}" for workers in (1, 2)),
+            f"{found['floor']['items_per_s']:,.0f}",
+            f"{found['share_of_floor']:.2f}",
+            *(f"{curve[end]:,.0f}" for end in (0, -1)),
+            f"{found['bytes_per_item']:,.0f}",
+            "–" if compressed is None else f"{compressed:,.0f}",
+        )
+    fresh = figures["freshness"]
+    table.caption = (
+        f"Acknowledged to online, beside {fresh['other_events_per_s']} events a second: "
+        f"p50 {fresh['p50_ms']:.0f} ms, p95 {fresh['p95_ms']:.0f} ms."
+    )
+    return table
 
 
 def _table(title: str, first: str, *columns: str) -> Table:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from conductor_workbench.bench.figures import Figures
+from conductor_workbench.bench.parts import Part
+
+INGESTION = "ingestion"
+"""Where the figures of that part stand; all others are of serving."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,11 @@ class Target:
     bound: float
     at_least: bool = False
     """The figure must not be less; else it must not be more."""
+
+    @property
+    def part(self) -> Part:
+        """Of which part it is."""
+        return Part.INGESTION if self.path[0] == INGESTION else Part.SERVING
 
     def judge(self, figures: Figures) -> Figures:
         """The target with the figure and whether it is met; a figure that was not measured meets nothing."""
@@ -35,6 +45,11 @@ class Target:
 
 
 TARGETS = (
+    Target("Build events with all features, a second", (INGESTION, "builds", "items_per_s"), 3_000, at_least=True),
+    Target("Test results with all features, a second", (INGESTION, "tests", "items_per_s"), 50_000, at_least=True),
+    Target("Build events, share of raw COPY's rate", (INGESTION, "builds", "share_of_floor"), 0.4, at_least=True),
+    Target("Test results, share of raw COPY's rate", (INGESTION, "tests", "share_of_floor"), 0.4, at_least=True),
+    Target("From an event's acknowledgement to its feature online, p95 ms", (INGESTION, "freshness", "p95_ms"), 1_000),
     Target("Prediction at 100/s, p95 (required)", ("unary", "rate_100", "latency", "p95_ms"), 100.0),
     Target("Prediction at 100/s, p95 (aimed at)", ("unary", "rate_100", "latency", "p95_ms"), 10.0),
     Target("Health check, p95", ("health", "latency", "p95_ms"), 10.0),
@@ -56,6 +71,6 @@ TARGETS = (
 )
 
 
-def judge(figures: Figures) -> list[Figures]:
-    """Every target."""
-    return [target.judge(figures) for target in TARGETS]
+def judge(figures: Figures, parts: Collection[Part]) -> list[Figures]:
+    """Every target of the parts that were measured."""
+    return [target.judge(figures) for target in TARGETS if target.part in parts]
