@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+_PREFIX = "dev.cdevents."
 _TYPE = re.compile(r"dev\.cdevents\.(pipelinerun|testsuiterun)\.finished\.[0-9]+\..+").fullmatch
 _TRANSLATED = {"pipelinerun": "build.completed", "testsuiterun": "test.completed"}
 _BUILD_OUTCOMES = {"success": "SUCCESS", "failure": "FAILURE", "cancel": "CANCELLED", "cancelled": "CANCELLED"}
@@ -19,7 +20,7 @@ _TEST_OUTCOMES = {"pass": "PASSED", "fail": "FAILED", "error": "ERROR", "cancel"
 
 def translated_type(event_type: str) -> str | None:
     """The type of the event that a CDEvent of this type, of whatever version, is made into; None for all others."""
-    found = _TYPE(event_type)
+    found = _TYPE(event_type) if event_type.startswith(_PREFIX) else None
     return _TRANSLATED[found[1]] if found else None
 
 

@@ -26,6 +26,7 @@ from conductor.events.v1.usage_pb2 import UsageUpdated
 from conductor_rpc import rules
 from conductor_rpc.exceptions import Violation
 from conductor_warehouse import cdevents, json_form
+from conductor_warehouse.times import to_microseconds
 
 BUILD_QUEUED = "build.queued"
 BUILD_COMPLETED = "build.completed"
@@ -109,7 +110,7 @@ class Event:
     @property
     def rank(self) -> list[str]:
         """Orders events that tell of the same thing: the greatest one counts. Sorts in PostgreSQL as it does here."""
-        return [f"{(self.time - _EPOCH) // timedelta(microseconds=1):020d}", self.source, self.event_id]
+        return [f"{to_microseconds(self.time):020d}", self.source, self.event_id]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +191,8 @@ def _limit_size(size: int, maximum: int) -> None:
 
 
 def _maximum_bytes(event_type: str) -> int:
-    holds_tests = TEST_COMPLETED in {event_type, cdevents.translated_type(event_type)}
-    return MAXIMUM_TEST_EVENT_BYTES if holds_tests else MAXIMUM_EVENT_BYTES
+    kind = cdevents.translated_type(event_type) or event_type
+    return MAXIMUM_TEST_EVENT_BYTES if kind == TEST_COMPLETED else MAXIMUM_EVENT_BYTES
 
 
 def _from_usual_json(line: bytes, envelope: CloudEvent) -> Message | None:

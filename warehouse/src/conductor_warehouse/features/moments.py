@@ -48,13 +48,13 @@ class Touched:
     changed: _Told = field(default_factory=_Told)
     """Where something that the entity's rows tell of has changed: its later rows may have changed too."""
 
-    def want(self, entities: Sequence[Entity], moment: datetime) -> None:
-        """Each entity is to have a row as of ``moment``."""
-        self.wanted.add(entities, to_microseconds(moment))
+    def want(self, entities: Sequence[Entity], at: int) -> None:
+        """Each entity is to have a row as of ``at``, in microseconds since 1970."""
+        self.wanted.add(entities, at)
 
-    def change(self, entities: Sequence[Entity], moment: datetime) -> None:
-        """Something of each entity has changed as of ``moment``."""
-        self.changed.add(entities, to_microseconds(moment))
+    def change(self, entities: Sequence[Entity], at: int) -> None:
+        """Something of each entity has changed as of ``at``, in microseconds since 1970."""
+        self.changed.add(entities, at)
 
 
 @dataclass(frozen=True)

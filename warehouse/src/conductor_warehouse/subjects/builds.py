@@ -168,19 +168,20 @@ def _store_facts(connection: Connection[Any], before: Mapping[Key, _Facts], afte
 
 def want(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
     """An event wants rows of its own entities, as of the moment that it tells of."""
+    of_queued, of_completed = _Entities(_QUEUED_VIEWS), _Entities(_COMPLETED_VIEWS)
     for event in events:
         if event.type == BUILD_COMPLETED:
-            place, moment, views = event.data, to_datetime(event.data.completed_time), _COMPLETED_VIEWS
+            place, moment, entities = event.data, event.data.completed_time, of_completed
         else:
-            place, moment, views = event.data.context, to_datetime(event.data.context.queued_time), _QUEUED_VIEWS
-        for view in views:
-            entity = _entity(view, event.tenant_id, place.repository, place.pipeline, place.branch)
-            if entity:
-                touched[view.key].want((entity,), moment)
+            place, moment, entities = event.data.context, event.data.context.queued_time, of_queued
+        at = to_microseconds(to_datetime(moment))
+        for key, entity in entities.of((event.tenant_id, place.repository, place.pipeline, place.branch)):
+            touched[key].want(entity, at)
 
 
 def _touch_changes(touched: Mapping[str, Touched], before: Mapping[Key, _Facts], after: Mapping[Key, _Facts]) -> None:
     """Rows that exist already may change, where facts did: at their old moment and at their new one."""
+    of_queued, of_completed = _Entities(_QUEUED_VIEWS), _Entities(_COMPLETED_VIEWS)
     for key, new in after.items():
         old = before.get(key)
         if old == new:
@@ -191,19 +192,27 @@ def _touch_changes(touched: Mapping[str, Touched], before: Mapping[Key, _Facts],
             place = (key[0], facts.repository, facts.pipeline, facts.branch)
             moved = other is None or facts[:3] != other[:3]
             if facts.completed_time is not None and (moved or other is None or facts[4:] != other[4:]):
-                for view in _COMPLETED_VIEWS:
-                    entity = _entity(view, *place)
-                    if entity:
-                        touched[view.key].change((entity,), facts.completed_time)
+                at = to_microseconds(facts.completed_time)
+                for view, entity in of_completed.of(place):
+                    touched[view].change(entity, at)
             if moved or other is None or facts.queued_time != other.queued_time:
-                for view in _QUEUED_VIEWS:
-                    entity = _entity(view, *place)
-                    if entity:
-                        touched[view.key].change((entity,), facts.queued_time)
+                at = to_microseconds(facts.queued_time)
+                for view, entity in of_queued.of(place):
+                    touched[view].change(entity, at)
 
 
-def _entity(view: View, tenant_id: str, repository: str, pipeline: str, branch: str) -> Entity | None:
-    """The entity of a view that a build belongs to; None where the build does not tell it."""
-    values = {"tenant_id": tenant_id, "repository": repository, "pipeline": pipeline, "branch": branch}
-    entity = tuple(values[key] for key in view.entity)
-    return entity if all(entity) else None
+class _Entities:
+    """The entities of some views that builds belong to, each place worked out once: a batch has few of them."""
+
+    def __init__(self, views: Sequence[View]) -> None:
+        self._views = views
+        self._known: dict[tuple[str, ...], list[tuple[str, tuple[Entity]]]] = {}
+
+    def of(self, place: tuple[str, ...]) -> list[tuple[str, tuple[Entity]]]:
+        """By view: the entity of a build's tenant, repository, pipeline and branch; none where it does not tell it."""
+        known = self._known.get(place)
+        if known is None:
+            values = dict(zip(("tenant_id", "repository", "pipeline", "branch"), place, strict=True))
+            told = [(view.key, tuple(values[key] for key in view.entity)) for view in self._views]
+            known = self._known[place] = [(key, (entity,)) for key, entity in told if all(entity)]
+        return known

@@ -64,7 +64,7 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
     want(touched, events)
     for view in _VIEWS:
         for fact in (*old, *new):
-            touched[view.key].change((_entity(view, fact),), fact[1])
+            touched[view.key].change((_entity(view, fact),), to_microseconds(fact[1]))
     return touched
 
 
@@ -73,7 +73,7 @@ def want(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
     for view in _VIEWS:
         for event in events:
             for fact in _facts(event):
-                touched[view.key].want((_entity(view, fact),), fact[1])
+                touched[view.key].want((_entity(view, fact),), to_microseconds(fact[1]))
 
 
 def _key(event: Event) -> Key:

@@ -69,7 +69,7 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
     want(touched, events)
     for (tenant_id, _), run in [*((key, _run(data)) for key, data in new.items()), *old.items()]:
         for key, entities in _entities(touched, tenant_id, run):
-            touched[key].change(entities, run.completed_time)
+            touched[key].change(entities, to_microseconds(run.completed_time))
     return touched
 
 
@@ -78,7 +78,7 @@ def want(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
     for event in events:
         run = _run(event.data)
         for key, entities in _entities(touched, event.tenant_id, run):
-            touched[key].want(entities, run.completed_time)
+            touched[key].want(entities, to_microseconds(run.completed_time))
 
 
 def _key(event: Event) -> Key:

@@ -52,7 +52,7 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
     want(touched, events)
     for view in _VIEWS:
         for tenant_id, measured_time in written:
-            touched[view.key].change(((tenant_id,),), measured_time)
+            touched[view.key].change(((tenant_id,),), to_microseconds(measured_time))
     return touched
 
 
@@ -60,7 +60,7 @@ def want(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
     """A measurement wants the tenant's row, as of its time."""
     for view in _VIEWS:
         for event in events:
-            touched[view.key].want(((event.tenant_id,),), to_datetime(event.data.measured_time))
+            touched[view.key].want(((event.tenant_id,),), to_microseconds(to_datetime(event.data.measured_time)))
 
 
 def _key(event: Event) -> Key:
