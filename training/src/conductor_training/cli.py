@@ -64,6 +64,7 @@ def build_duration(
 
     from conductor_model_store import ModelStore
     from conductor_model_store.settings import ModelStoreSettings
+    from conductor_training.frame_checks import FrameRefused
     from conductor_training.jobs import lake_frames, train_build_duration, warehouse_frames
     from conductor_warehouse.lake import Lake, LakeError
     from conductor_warehouse.settings import DatabaseNotConfigured, WarehouseSettings
@@ -87,7 +88,7 @@ def build_duration(
             progress=_progress,
         )
         rows = [_row(trained) for trained in jobs]
-    except (DatabaseNotConfigured, psycopg.Error, LakeError) as error:
+    except (DatabaseNotConfigured, psycopg.Error, LakeError, FrameRefused) as error:
         fail(str(error).strip())
     if output is OutputFormat.TABLE:
         rows = [{key: value for key, value in row.items() if key not in _ONLY_JSON} for row in rows]

@@ -11,6 +11,7 @@ from conductor_training.build_duration.bundle import PREDICTOR, Bundle, make_bun
 from conductor_training.build_duration.columns import VIEWS
 from conductor_training.build_duration.fit import Fitted, TooLittleHistory, fit_global, fit_tenant
 from conductor_training.frame import BuildFrame, build_frame
+from conductor_training.frame_checks import require_fit
 from conductor_training.lake_frame import build_frame_from_lake
 from conductor_warehouse.lake import Lake, LakeVersion
 
@@ -57,12 +58,14 @@ def train_build_duration(
     """Train from a frame: one tenant's model, or the global one and every tenant's.
 
     A tenant with too little history is told as skipped, and is served by the global model; where there is none yet, it
-    is trained too. Raises what ``read_frame`` raises, ExportDiffers, or the model store's errors; a model is published
-    whole or not at all.
+    is trained too. Raises what ``read_frame`` raises, FrameRefused, ExportDiffers, or the model store's errors; a model
+    is published whole or not at all.
     """
     progress("features as of their time")
     wants_global = tenant_id is None or store.resolve(PREDICTOR) is None
     frame = read_frame(None if wants_global else tenant_id)
+    for finding in require_fit(frame, VIEWS):
+        progress(f"{finding.column}: {finding.message}")
     wanted = frame.tenants if tenant_id is None else [tenant_id]
     for scope in ([GLOBAL] if wants_global else []) + wanted:
         name = scope or "global"
