@@ -18,6 +18,10 @@ _NUMBERS = itertools.count()
 def migrated_database(embedded_postgres: EmbeddedPostgres) -> str:
     """Name of a database that is only copied from: migrating anew for each test takes too long."""
     schema.migrate(embedded_postgres.create_database("migrated"))
+    with psycopg.connect(embedded_postgres.url, autocommit=True) as connection:
+        # TimescaleDB's scheduler connects to every database, and one that is in use can't be copied.
+        connection.execute('ALTER DATABASE "migrated" ALLOW_CONNECTIONS false')
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'migrated'")
     return "migrated"
 
 

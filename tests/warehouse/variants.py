@@ -28,8 +28,12 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         elif _timescale_is_there():
             folders = [one for one in path.split(os.pathsep) if not (Path(one) / "postgres").exists()]
             patch.setenv("PATH", os.pathsep.join(folders))
-        with EmbeddedPostgres(tmp_path_factory.mktemp(request.param), keep=False) as server:
-            yield server
+        server = EmbeddedPostgres(tmp_path_factory.mktemp(request.param), keep=False).start()
+    # PATH is as it was: other servers that tests start are of the usual kind.
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture
