@@ -96,9 +96,9 @@ async def test_training_reads_what_was_served_and_what_the_facts_say(
             assert (result.stored, result.parked, result.dead_letter_count) == (len(batch), 0, 0)
             writer.catch_up()
             candidates = []
-            for view, entities in known.items():
-                entities.update(warehouse)
-                candidates += [(view, entity) for entity in entities.entities]
+            for view, seen in known.items():
+                seen.update(warehouse)
+                candidates += [(view, entity) for entity in seen.entities]
             chosen: dict[View, list[Entity]] = {}
             for view, entity in chance.sample(candidates, min(STEP_PAIRS, len(candidates))):
                 chosen.setdefault(view, []).append(entity)
@@ -107,8 +107,8 @@ async def test_training_reads_what_was_served_and_what_the_facts_say(
                 assert ok.all(), view.key
                 pairs = asked[view]
                 pairs.entities += entities
-                # Any moment until the next event would have been answered like this.
-                pairs.at += [chance.randrange(begin, end) for _ in entities]
+                # Any moment until the next event would have been answered like this, the first and the last one too.
+                pairs.at += [chance.choice([begin, end - 1, chance.randrange(begin, end)]) for _ in entities]
                 pairs.event_times.append(event_times)
                 pairs.served.append(values)
 
@@ -130,7 +130,7 @@ async def test_training_reads_what_was_served_and_what_the_facts_say(
     record_property("different_rows", rows)
     print(f"\n    0 of {count} pairs differ ({rows} different rows, {len(VIEWS)} views)")
     assert count >= PAIRS
-    assert rows >= PAIRS // 10
+    assert rows >= PAIRS // 20
 
 
 async def test_late_and_corrected_and_repeated_events_keep_them_equal(
@@ -139,7 +139,7 @@ async def test_late_and_corrected_and_repeated_events_keep_them_equal(
     """Subjects are told of again, events come late and twice: after each batch, what is online is the latest row of the
     log and what the facts say."""
     chance = random.Random(8)
-    told = random_events(8, 1_500, TENANTS[-4:], GAPS)
+    told = random_events(8, 1_000, TENANTS[-4:], GAPS)
     places = sorted(range(len(told)), key=lambda place: place + chance.choice([0, 0, 0, 5, 300]))
     events = [told[place] for place in places]
     writer = TailingWriter(warehouse_url, redis_url)
@@ -163,7 +163,7 @@ async def test_late_and_corrected_and_repeated_events_keep_them_equal(
                 _assert_same(view, pairs, of_log, values, "log, served")
                 _assert_same(view, pairs, _from_scratch(warehouse, view, touched, event_times), values, "facts, served")
                 count += len(touched)
-    assert count > 1_000
+    assert count > 800
 
 
 def _told_once(pairs: int) -> list[bytes]:
@@ -171,7 +171,7 @@ def _told_once(pairs: int) -> list[bytes]:
     served before, and training reads the corrected ones."""
     count = max(pairs // STEP_PAIRS, 30) * EVENTS_PER_STEP
     seen, events = set(), []
-    for event in random_events(6, count + count // 3, TENANTS, GAPS):
+    for event in random_events(6, count + count // 2, TENANTS, GAPS):
         told = json.loads(event)
         data = told["data"]
         subject = data.get("runId") or data.get("evaluationId") or told["id"]

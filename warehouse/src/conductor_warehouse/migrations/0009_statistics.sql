@@ -69,13 +69,14 @@ BEGIN
   IF NOT has_timescale() THEN
     -- A row that is marked is locked until this transaction ends, so that it can't be settled without its facts.
     EXECUTE format(
-      'CREATE FUNCTION %I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $trigger$
+      'CREATE FUNCTION %I() RETURNS trigger LANGUAGE plpgsql AS $trigger$
        BEGIN
          INSERT INTO statistics_dirty
          SELECT DISTINCT %L, tenant_id, date_trunc(''day'', %I, ''UTC''), now() FROM changed ORDER BY 2, 3
          ON CONFLICT (fact_table, tenant_id, day) DO UPDATE SET marked_time = excluded.marked_time;
          RETURN NULL;
        END $trigger$', 'mark_' || fact_table, fact_table, time_column);
+    PERFORM run_as_owner(format('%I', 'mark_' || fact_table)::regproc);
     EXECUTE format('CREATE TRIGGER mark_inserted AFTER INSERT ON %I REFERENCING NEW TABLE AS changed
       FOR EACH STATEMENT EXECUTE FUNCTION %I()', fact_table, 'mark_' || fact_table);
     EXECUTE format('CREATE TRIGGER mark_deleted AFTER DELETE ON %I REFERENCING OLD TABLE AS changed

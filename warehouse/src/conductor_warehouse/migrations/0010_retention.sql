@@ -6,6 +6,9 @@ CREATE TABLE tenant_retention (
 );
 COMMENT ON COLUMN tenant_retention.tenant_id IS 'A tenant, or * for all that have no row of their own.';
 GRANT SELECT ON tenant_retention TO conductor_ingest;
+ALTER TABLE tenant_retention ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_tenant ON tenant_retention TO conductor_ingest
+  USING (tenant_id IN ('*', current_setting('conductor.tenant_id', true)));
 
 -- Called before a native partition is dropped, whose rows fire no trigger.
 CREATE FUNCTION forget_statistics(of_table text, partition text) RETURNS void LANGUAGE plpgsql AS $body$

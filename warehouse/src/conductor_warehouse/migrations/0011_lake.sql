@@ -19,7 +19,7 @@ CREATE TABLE lake_changes (
 COMMENT ON TABLE lake_changes IS 'The last transaction that changed a day (UTC) of a tenant, by table of the lake.';
 
 -- Arguments: pairs of a table of the lake and the expression of its rows' time.
-CREATE FUNCTION mark_lake_changes() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+CREATE FUNCTION mark_lake_changes() RETURNS trigger LANGUAGE plpgsql AS $body$
 DECLARE
   position integer := 0;
   changed  text := CASE TG_OP WHEN 'INSERT' THEN 'SELECT * FROM new_rows' WHEN 'DELETE' THEN 'SELECT * FROM old_rows'
@@ -76,4 +76,5 @@ CREATE FUNCTION lake_source_identity() RETURNS text LANGUAGE sql STABLE AS $body
     (SELECT timeline_id FROM pg_control_checkpoint()), (SELECT oid FROM pg_database WHERE datname = current_database()))
   FROM lake_source
 $body$;
-REVOKE EXECUTE ON FUNCTION mark_lake_changes, lake_source_identity FROM PUBLIC;
+DO $body$ BEGIN PERFORM run_as_owner('mark_lake_changes'::regproc); END $body$;
+REVOKE EXECUTE ON FUNCTION lake_source_identity FROM PUBLIC;
