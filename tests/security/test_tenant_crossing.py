@@ -81,7 +81,7 @@ def relations(connection: psycopg.Connection[Any]) -> list[Relation]:
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
         LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {_NOT_OURS} AND NOT {_OF_EXTENSION.format("c")}
-        GROUP BY c.oid, 1, 2, 3 ORDER BY 1, 2
+        GROUP BY c.oid, 1, 2, 3 HAVING count(a.attname) > 0 ORDER BY 1, 2
         """.encode()  # noqa: S608 - our own text
     ).fetchall()
     return [Relation(where, name, kind, tuple(columns), *flags) for where, name, kind, columns, *flags in rows]
@@ -122,6 +122,10 @@ def filled(embedded_postgres: EmbeddedPostgres) -> str:
             backfill(connection, key)
         for tenant in (MINE, OTHER):
             _park(connection, tenant)
+    with psycopg.connect(embedded_postgres.url, autocommit=True) as connection:
+        # TimescaleDB's scheduler connects to every database, and one that is in use can't be copied.
+        connection.execute("ALTER DATABASE crossing ALLOW_CONNECTIONS false")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'crossing'")
     return "crossing"
 
 
@@ -193,6 +197,11 @@ class Intruder:
             return False
         except (errors.WrongObjectType, errors.ObjectNotInPrerequisiteState, errors.FeatureNotSupported):
             return False  # not a thing that can be written to
+        except errors.InternalError_ as error:
+            # TimescaleDB can't plan a deletion through a view whose condition names the tenant once more.
+            if "subplan target list" not in str(error):
+                raise
+            return False
         except psycopg.Error as error:
             # Were the row there, were it not there: an answer that differs would tell.
             self._found.append(f"{self._role} got an answer other than a refusal: {what}: {error.diag.message_primary}")
@@ -410,6 +419,9 @@ def test_every_table_with_tenants_has_rows_of_both(database: psycopg.Connection[
     found = relations(database)
     assert {"inbox", "builds", "feature_log_test_history_v1", "builds_daily_stats"} <= {one.name for one in found}
     empty = []
+    if database.execute("SELECT has_timescale()").fetchone() == (True,):
+        # TimescaleDB keeps to itself what is to be settled.
+        found = [one for one in found if one.name != "statistics_dirty"]
     for relation in found:
         if relation.has_tenant and not relation.is_part:
             for tenant in (MINE, OTHER):
@@ -524,7 +536,7 @@ _PLANTED = {
         "GRANT SELECT ON completed_builds TO conductor_reader",
         "public.completed_builds",
     ),
-    "a column of it": ("GRANT SELECT (repository) ON completed_builds TO conductor_reader", "public.completed_builds"),
+    "a column alone": ("GRANT SELECT (tenant_id) ON statistics_dirty TO conductor_reader", "public.statistics_dirty"),
     "a partition, or chunk, of such a table": (
         "DO $$BEGIN EXECUTE format('GRANT SELECT ON %s TO conductor_reader', (SELECT inhrelid::regclass"
         " FROM pg_inherits WHERE inhparent = 'test_results'::regclass ORDER BY 1 LIMIT 1)); END$$",
