@@ -157,7 +157,9 @@ def test_compressed_chunks_take_late_events_corrections_and_retention(variant_wa
         chunks = connection.execute("SELECT count(compress_chunk(c)) FROM show_chunks(%s::regclass) AS c", (table,))
         compressed += (chunks.fetchone() or [0])[0]
     assert compressed > 5
-    ingest(connection, events)
+    for tenant in TENANTS:
+        own = [event for event in events if f'"tenantid": "{tenant}"'.encode() in event]
+        ingest(connection, own, tenant)
     statistics.refresh(connection)
     _assert_right(connection)
     retention.put(connection, "acme", 2 * DAY)
