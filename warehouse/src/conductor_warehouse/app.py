@@ -23,6 +23,7 @@ from conductor_warehouse.event_service import event_service
 from conductor_warehouse.ingestion import IngestResult, ingest
 from conductor_warehouse.schema import SchemaMismatch
 from conductor_warehouse.settings import WarehouseSettings
+from conductor_warehouse.staging import FLOAT, TEXT, batch_of
 
 _LOG = logging.getLogger(__name__)
 _RECONNECT_SECONDS = 1.0
@@ -72,6 +73,8 @@ class Warehouse:
     async def open(self) -> None:
         """Begin to connect; does not wait for it, so that the service starts while the database is down."""
         await asyncio.to_thread(self._pool.open)
+        # Arrow imports what it needs with its first array, which takes a second: not at the first caller's cost.
+        await asyncio.to_thread(batch_of, {"text": TEXT, "number": FLOAT}, [("", 0.0)])
 
     async def close(self) -> None:
         """Close the connections."""
