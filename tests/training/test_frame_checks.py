@@ -61,20 +61,23 @@ def _set(column: str, value: object, rows: slice = slice(7, 8)) -> Callable[[pd.
 @pytest.mark.parametrize(
     ("spoil", "column", "text"),
     [
-        pytest.param(lambda rows: rows.drop(columns=MEDIAN), MEDIAN, "column_in_dataframe", id="absent"),
-        pytest.param(_set("duration", -1.0), "duration", "in_range", id="negative"),
-        pytest.param(_set("duration", 1e7), "duration", "in_range", id="a year"),
-        pytest.param(_set("duration", np.nan), "duration", "not_nullable", id="unknown"),
-        pytest.param(_set("duration", np.inf), "duration", "in_range", id="infinite"),
+        pytest.param(lambda rows: rows.drop(columns=MEDIAN), MEDIAN, "absent", id="absent"),
+        pytest.param(_set("duration", -1.0), "duration", "not from 0", id="negative"),
+        pytest.param(_set("duration", 1e7), "duration", "not from 0", id="a year"),
+        pytest.param(_set("duration", np.nan), "duration", "not from 0", id="unknown"),
+        pytest.param(_set("duration", np.inf), "duration", "not from 0", id="infinite"),
         pytest.param(
-            _set("pipeline_builds_v1__failure_rate_20", 1.2), "pipeline_builds_v1__failure_rate_20", "in_range"
+            _set("pipeline_builds_v1__failure_rate_20", 1.2), "pipeline_builds_v1__failure_rate_20", "not from 0 to 1"
         ),
-        pytest.param(_set("tenant_id", ""), "tenant_id", "str_length", id="no tenant"),
+        pytest.param(_set("tenant_id", ""), "tenant_id", "without a text", id="no tenant"),
         pytest.param(
-            _set("pipeline_builds_v1__last_completed_time", 5.0), "last_completed_time", "in_range", id="1970"
+            _set("pipeline_builds_v1__last_completed_time", 5.0),
+            "last_completed_time",
+            "not from 9.46685e+08",
+            id="1970",
         ),
-        pytest.param(lambda rows: pd.concat([rows, rows.tail(1)]), "tenant_id", "unique", id="twice"),
-        pytest.param(lambda rows: rows.iloc[::-1], "frame", "in the order", id="backwards"),
+        pytest.param(lambda rows: pd.concat([rows, rows.tail(1)]), "build_id", "stand twice", id="twice"),
+        pytest.param(lambda rows: rows.iloc[::-1], "queued_time", "not in its order", id="backwards"),
         pytest.param(_set(MEDIAN, np.nan, slice(-250, None)), MEDIAN, "told in 0% of the latest", id="vanished"),
     ],
 )

@@ -13,11 +13,12 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Data quality of {tenant}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #24292f; max-width: 1200px; margin: 2rem auto; padding: 0 1rem }}
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #24292f; max-width: 1300px; margin: 2rem auto; padding: 0 1rem }}
 h1 {{ margin-bottom: 0 }} .sub {{ color: #57606a; margin-top: 0 }}
 table {{ border-collapse: collapse; width: 100%; margin-bottom: 2rem }}
 th, td {{ text-align: right; padding: .25rem .6rem; vertical-align: top }}
-th:first-child, td:first-child, .text {{ text-align: left }} tr + tr td {{ border-top: 1px solid #d0d7de }}
+th:first-child, td:first-child, .text {{ text-align: left }}
+td:not(.text) {{ white-space: nowrap }} tr + tr td {{ border-top: 1px solid #d0d7de }}
 th {{ border-bottom: 2px solid #d0d7de; font-weight: 600 }}
 .bad {{ color: #cf222e; font-weight: 600 }} .warn {{ color: #9a6700; font-weight: 600 }} .none {{ color: #8c959f }}
 .tiles {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0 }}
@@ -165,7 +166,9 @@ def _cell(value: object) -> str:
 
 
 def _number(value: float | None) -> str:
-    return _Html('<span class="none">–</span>') if value is None else f"{value:,.3g}"
+    if value is None:
+        return _Html('<span class="none">–</span>')
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _share(value: float | None) -> str:
