@@ -27,7 +27,7 @@ from conductor_warehouse.subjects.upsert import views_of
 from warehouse.catalogue import random_events
 from warehouse.histories import latest_rows
 
-EVENTS = random_events(31, 500)
+EVENTS = random_events(31, 280)
 random.Random(31).shuffle(EVENTS)
 
 
@@ -60,10 +60,10 @@ def create_log(connection: psycopg.Connection[Any], view: View) -> None:
 def test_beside_ingestion_it_ends_as_if_it_had_always_been_there(
     warehouse: psycopg.Connection, warehouse_url: str, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    ingest(warehouse, EVENTS[:250])
+    ingest(warehouse, EVENTS[:140])
     view = install(monkeypatch, key)
     create_log(warehouse, view)
-    later = iter([EVENTS[begin : begin + 25] for begin in range(250, len(EVENTS), 25)])
+    later = iter([EVENTS[begin : begin + 25] for begin in range(140, len(EVENTS), 20)])
     with psycopg.connect(warehouse_url, autocommit=True) as other:
         backfill(warehouse, view.key, batch_size=20, progress=lambda _: ingest_next(other, later))
         for batch in later:
@@ -101,7 +101,7 @@ def killed_store(*arguments):
 if point == "before commit":
     backfill._store = killed_store
 with psycopg.connect(url, autocommit=True) as connection:
-    backfill.backfill(connection, "test_history_v2", batch_size=15,
+    backfill.backfill(connection, "test_history_v2", batch_size=8,
         progress=die if point == "after commit" else lambda _: None)
 """
 
@@ -117,7 +117,7 @@ def test_killed_it_goes_on(
     run = subprocess.run([sys.executable, "-c", _KILLED, warehouse_url, point], check=False, env=environment)
     assert run.returncode == -signal.SIGKILL
     done = sum(int(str(one["events"] or 0)) for one in status(warehouse, view.key))
-    assert done == (30 if point == "before commit" else 15)
+    assert done == (16 if point == "before commit" else 8)
     backfill(warehouse, view.key, batch_size=40)
     expected = latest_rows(warehouse, VIEWS["test_history_v1"])
     assert repr(sorted(latest_rows(warehouse, view).items())) == repr(sorted(expected.items()))
