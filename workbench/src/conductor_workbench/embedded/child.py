@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+# Children are forked beside open gRPC channels and use none of them. gRPC would go on polling in the fork, before it
+# becomes the child, and now and then abort it. Said before gRPC starts, so where this module is first imported.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
