@@ -28,8 +28,8 @@ setup: $(VENV)/.ready ## Install everything into .venv
 demo: setup ## Run the whole way once: events in, predictions out, a report at the end
 	@$(BIN)/conductor demo
 
-test: setup ## Run the tests
-	@$(BIN)/python -m pytest -q
+test: setup ## Run the tests, two files at a time
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: setup lint types contract ## Lint, types, import directions, contract
 

@@ -106,7 +106,9 @@ def test_good(message):
     assert rules.violations(message) == []
 
 
-@pytest.mark.parametrize(("message", "fields"), BAD, ids=str)
+@pytest.mark.parametrize(
+    ("message", "fields"), BAD, ids=[f"{type(message).__name__}-{','.join(sorted(fields))}" for message, fields in BAD]
+)
 def test_bad(message, fields):
     found = rules.violations(message)
     assert {violation.field for violation in found} == fields

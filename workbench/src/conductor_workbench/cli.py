@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conductor_client.output import USAGE, OutputFormat, OutputOption, fail, print_json, print_record, print_rows
-from conductor_workbench.bench.parts import Part
+from conductor_workbench.bench.parts import USUAL, Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -271,12 +271,13 @@ def bench(
     \b
     Example:
       conductor bench --seconds 10
-      conductor bench --only ingestion --events 1000000
+      conductor bench --only ingestion
+      conductor bench --only curve --events 10000000
     """
     from conductor_workbench.bench.run import run_bench
 
     results = Path("benchmarks/results")
-    parts = tuple(Part) if only is None else (only,)
+    parts = USUAL if only is None else (only,)
     figures = run_bench(seconds, out or results / f"{only or 'latest'}.json", parts, events)
     if output is OutputFormat.JSON:
         print_json(figures)

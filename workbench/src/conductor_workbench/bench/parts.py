@@ -8,3 +8,9 @@ class Part(StrEnum):
 
     SERVING = "serving"
     INGESTION = "ingestion"
+    CURVE = "curve"
+    """Measured only when asked for: it takes as long as its events do."""
+
+
+USUAL = (Part.SERVING, Part.INGESTION)
+"""Measured where nobody says otherwise."""

@@ -14,12 +14,13 @@ from pathlib import Path
 from rich.console import Console
 
 from conductor_workbench.bench.children import Child
+from conductor_workbench.bench.curve import measure_curve
 from conductor_workbench.bench.feature_reads import measure_feature_reads
 from conductor_workbench.bench.figures import Figures, significant
 from conductor_workbench.bench.ingestion import BUILD_EVENTS, measure_ingestion
 from conductor_workbench.bench.machine import busy_cores, load_average, machine
 from conductor_workbench.bench.model_runs import measure_model_runs
-from conductor_workbench.bench.parts import Part
+from conductor_workbench.bench.parts import USUAL, Part
 from conductor_workbench.bench.predictions import PredictionMeasurements
 from conductor_workbench.bench.scene import Scene, prepared_scene
 from conductor_workbench.bench.server_process import memory
@@ -35,7 +36,7 @@ _QUIET_SECONDS = 1.0
 
 
 def run_bench(
-    seconds: float, out: Path, parts: Collection[Part] = tuple(Part), build_event_count: int = BUILD_EVENTS
+    seconds: float, out: Path, parts: Collection[Part] = USUAL, build_event_count: int = BUILD_EVENTS
 ) -> Figures:
     """Measure on an embedded platform in a temporary folder; print the tables, write the figures to ``out``.
 
@@ -56,6 +57,8 @@ def run_bench(
         figures: Figures = {"machine": machine(), "finished_time": "", "seconds_each": seconds, "total_seconds": 0.0}
         if Part.INGESTION in parts:
             figures["ingestion"] = measure_ingestion(directory / "ingestion", display.say, build_event_count)
+        if Part.CURVE in parts:
+            figures["curve"] = measure_curve(directory / "curve", display.say, build_event_count)
         if Part.SERVING in parts:
             with prepared_scene(directory, display.say) as scene:
                 figures |= _measure(scene, seconds, display)

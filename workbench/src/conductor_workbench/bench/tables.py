@@ -16,9 +16,13 @@ def print_figures(figures: Figures, console: Console) -> None:
     if "ingestion" in figures:
         console.print(_ingestion(figures["ingestion"]))
         console.print()
+    if "curve" in figures:
+        console.print(_curve(figures["curve"]))
+        console.print()
     if "unary" in figures:
         _print_serving(figures, console)
-    console.print(_targets(figures))
+    if figures["targets"]:
+        console.print(_targets(figures))
 
 
 def _print_serving(figures: Figures, console: Console) -> None:
@@ -56,6 +60,17 @@ def _ingestion(figures: Figures) -> Table:
         f"Acknowledged to online, beside {fresh['other_events_per_s']} events a second: "
         f"p50 {fresh['p50_ms']:.0f} ms, p95 {fresh['p95_ms']:.0f} ms."
     )
+    return table
+
+
+def _curve(figures: Figures) -> Table:
+    table = _table("Build events as they become more", "up to", "a second", "CPU µs each")
+    for stretch in figures["stretches"]:
+        if "items_per_s" in stretch:
+            table.add_row(
+                f"{stretch['up_to']:,}", f"{stretch['items_per_s']:,.0f}", f"{stretch['cpu_us_per_item']:,.0f}"
+            )
+    table.caption = f"{figures['items_per_s']:,.0f} a second in all, {figures['bytes_per_item']:,.0f} bytes each."
     return table
 
 
