@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import socket
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
 from conductor_client.settings import ConductorSettings
 
 
+def _as_texts(values: Any) -> Any:
+    """In a file the values may be numbers and booleans."""
+    if not isinstance(values, dict):
+        return values
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
+        for name, value in values.items()
+    }
+
+
 class WarehouseSettings(ConductorSettings):
     """Where the warehouse is and how it is fed. Read once, then frozen."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True)  # it may hold a password
 
     database_url: str | None = None
     """The warehouse: ``postgresql://user@host/database``, a Unix socket as ``…/database?host=/folder``."""
@@ -25,15 +39,17 @@ class WarehouseSettings(ConductorSettings):
     """How long the event service waits for a connection, and for one statement of the database."""
 
     event_stream_url: str = "redis://127.0.0.1:6379/0"
-    """Redis with the stream of events that is consumed."""
+    """The stream of events that is consumed is on this Redis, or on Kafka: ``kafka://host:port,host:port``."""
     event_stream: str = "conductor:events"
-    """Its key."""
+    """Its key; Kafka's topic, which can't hold a colon."""
     event_stream_group: str = "conductor-warehouse"
     """The consumers that share it."""
     event_stream_consumer: str = Field(default_factory=socket.gethostname, min_length=1)
-    """This consumer's name: one that comes back by the same name goes on with what it had read."""
+    """This consumer's name: one that comes back to Redis by the same name goes on with what it had read."""
     event_stream_claim_seconds: float = Field(default=30.0, gt=0)
-    """How long an entry is pending before another consumer claims it."""
+    """How long an entry of Redis is pending before another consumer claims it."""
+    event_stream_kafka: Annotated[dict[str, SecretStr], BeforeValidator(_as_texts)] = Field(default_factory=dict)
+    """Further properties of librdkafka, ``security.protocol`` say; JSON in the environment, a table in the file."""
 
     tail_batch_size: int = Field(default=5_000, ge=1)
     """Feature rows that the tailing writer carries at a time."""

@@ -25,13 +25,14 @@ TenantOption = Annotated[str | None, typer.Option(help="Only this tenant.", show
 def open_settings(**flags: Any) -> WarehouseSettings:
     """Settings with a database; ends the command where they make no sense."""
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from conductor_warehouse.settings import DatabaseNotConfigured, WarehouseSettings
 
     try:
         settings = WarehouseSettings.from_flags(**flags)
         settings.require_database_url()
-    except (ValidationError, DatabaseNotConfigured) as error:
+    except (ValidationError, SettingsError, DatabaseNotConfigured) as error:
         fail(str(error), USAGE)
     return settings
 

@@ -181,7 +181,9 @@ def serve(
         )
         settings.require_security()
         configure_logging(settings.log_level)
-        telemetry, close_telemetry = telemetry_from_environment("conductor-warehouse")
+        telemetry, close_telemetry = telemetry_from_environment(
+            "conductor-warehouse", prometheus=settings.admin_http_port is not None
+        )
         try:
             with database_errors():
                 run(_serve(settings, warehouse_settings, telemetry, output))
@@ -212,32 +214,39 @@ async def _serve(
 @warehouse_commands.command()
 def consume(
     *,
-    stream: Annotated[str | None, typer.Option(help="Key of the stream (default conductor:events).")] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="Key of the stream (default conductor:events), or Kafka's topic.")
+    ] = None,
     group: Annotated[str | None, typer.Option(help="Consumer group, shared by all that share the work.")] = None,
     name: Annotated[str | None, typer.Option(help="This consumer's own name (default: the host's name).")] = None,
     stream_url: Annotated[
-        str | None, typer.Option(help="Redis with the stream; else CONDUCTOR_EVENT_STREAM_URL.")
+        str | None,
+        typer.Option(help="redis://…, rediss://… or kafka://host:port,host:port; else CONDUCTOR_EVENT_STREAM_URL."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Events per transaction (default 5000).")] = None,
     tenant: TenantOption = None,
     database_url: DatabaseOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Take events from a Redis Stream into the warehouse until SIGTERM or Ctrl-C.
+    """Take events from a Redis Stream or a Kafka topic into the warehouse until SIGTERM or Ctrl-C.
 
-    An entry holds one CloudEvent as JSON in its field `event`. It is acknowledged, and removed, after the commit.
-    Several consumers share a stream; what one that died had read is claimed by the others.
+    An entry of Redis holds one CloudEvent as JSON in its field `event`, a message of Kafka in its value. It is
+    acknowledged after the commit, and removed from Redis. Several consumers share a stream; what one that died had
+    read goes to the others.
 
     \b
     Examples:
       conductor warehouse consume --stream-url redis://queue:6379/0 --stream conductor:events
+      conductor warehouse consume --stream-url kafka://broker:9092 --stream conductor-events
       redis-cli XADD conductor:events '*' event "$(head -1 events.ndjson)"
     """
     import signal
     import threading
 
     from conductor_rpc.server import configure_logging
-    from conductor_warehouse.stream_consumer import StreamConsumer
+    from conductor_warehouse.streams.consumer import StreamConsumer
+    from conductor_warehouse.streams.selection import source_of
+    from conductor_warehouse.streams.source import StreamInvalid
 
     settings = open_settings(
         database_url=database_url,
@@ -248,20 +257,16 @@ def consume(
         ingest_batch_size=batch_size,
     )
     configure_logging("INFO")
+    try:
+        source = source_of(settings)
+    except StreamInvalid as error:
+        fail(str(error), USAGE)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    typer.echo(f"Taking events from {settings.event_stream}. Stop with Ctrl-C or SIGTERM.", err=True)
+    typer.echo(f"Taking events from {source.name}. Stop with Ctrl-C or SIGTERM.", err=True)
     consumer = StreamConsumer(
-        settings.require_database_url(),
-        settings.event_stream_url,
-        stream=settings.event_stream,
-        group=settings.event_stream_group,
-        consumer=settings.event_stream_consumer,
-        batch_size=settings.ingest_batch_size,
-        claim_seconds=settings.event_stream_claim_seconds,
-        retry_seconds=settings.tail_retry_seconds,
-        tenant_id=tenant,
+        settings.require_database_url(), source, retry_seconds=settings.tail_retry_seconds, tenant_id=tenant
     )
     print_result(consumer.run(stop), output)
 

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ import psycopg
 import pytest
 import redis
 
-from conductor_warehouse import schema
-from conductor_warehouse.ingestion import ingest
-from conductor_warehouse.stream_consumer import StreamConsumer
+from conductor_warehouse.streams.consumer import StreamConsumer
+from conductor_warehouse.streams.redis_stream import RedisStream
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 from warehouse.catalogue import random_events, state
+from warehouse.consuming import POINTS, die_at, state_at_once, until
 
 STREAM, GROUP = "events", "warehouse"
 EVENTS = random_events(4, 90)
@@ -45,11 +44,14 @@ def _consuming(warehouse_url: str, redis_url: str, name: str = "second", **optio
     stop = threading.Event()
     consumer = StreamConsumer(
         warehouse_url,
-        redis_url,
-        stream=STREAM,
-        group=GROUP,
-        consumer=name,
-        **{"batch_size": 20, "claim_seconds": 0.001, "retry_seconds": 0.1} | options,
+        RedisStream(
+            redis_url,
+            stream=STREAM,
+            group=GROUP,
+            consumer=name,
+            **{"batch_size": 20, "claim_seconds": 0.001} | options,
+        ),
+        retry_seconds=0.1,
     )
     thread = threading.Thread(target=consumer.run, args=(stop,))
     thread.start()
@@ -60,21 +62,9 @@ def _consuming(warehouse_url: str, redis_url: str, name: str = "second", **optio
         thread.join()
 
 
-def _until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.fixture(scope="module")
 def expected(embedded_postgres: EmbeddedPostgres) -> dict[str, str]:
-    """What the events leave behind when they are ingested at once."""
-    url = embedded_postgres.create_database("stream_expected")
-    schema.migrate(url)
-    with psycopg.connect(url, autocommit=True) as connection:
-        ingest(connection, EVENTS)
-        return state(connection)
+    return state_at_once(embedded_postgres, "redis_stream_expected", EVENTS)
 
 
 def test_events_are_stored_and_their_entries_removed(
@@ -82,10 +72,10 @@ def test_events_are_stored_and_their_entries_removed(
 ) -> None:
     _fill(redis_url, EVENTS[:50])
     with _consuming(warehouse_url, redis_url) as consumer:
-        _until(lambda: consumer.total.received == 50)
+        until(lambda: consumer.total.received == 50)
         _fill(redis_url, EVENTS[40:])  # ten of them again
-        _until(lambda: consumer.total.received == 100)
-        _until(lambda: _left(redis_url) == (0, 0))
+        until(lambda: consumer.total.received == 100)
+        until(lambda: _left(redis_url) == (0, 0))
     assert (consumer.total.stored, consumer.total.duplicates) == (90, 10)
     assert state(warehouse) == expected
 
@@ -97,8 +87,8 @@ def test_poison_is_parked_and_blocks_nobody(warehouse_url: str, warehouse: psyco
         client.xadd(STREAM, {"event": b'{"type": "build.exploded"}'})
     _fill(redis_url, EVENTS[:3])
     with _consuming(warehouse_url, redis_url) as consumer:
-        _until(lambda: consumer.total.received == 6)
-        _until(lambda: _left(redis_url) == (0, 0))
+        until(lambda: consumer.total.received == 6)
+        until(lambda: _left(redis_url) == (0, 0))
     assert (consumer.total.stored, consumer.total.dead_letter_count) == (3, 3)
     letters = warehouse.execute("SELECT payload FROM dead_letters").fetchall()
     assert (b'{"something": "else"}',) in letters
@@ -112,87 +102,25 @@ def test_two_consumers_share_a_stream(
         _consuming(warehouse_url, redis_url, "one", batch_size=5, claim_seconds=60) as one,
         _consuming(warehouse_url, redis_url, "two", batch_size=5, claim_seconds=60) as two,
     ):
-        _until(lambda: one.total.received + two.total.received == len(EVENTS))
-        _until(lambda: _left(redis_url) == (0, 0))
+        until(lambda: one.total.received + two.total.received == len(EVENTS))
+        until(lambda: _left(redis_url) == (0, 0))
     assert one.total.stored + two.total.stored == len(EVENTS)
     assert state(warehouse) == expected
 
 
-# Kills itself in the second batch, at one of the steps that an event takes.
-_KILLED = """
-import os, signal, sys, threading
-from conductor_warehouse import ingestion, stream_consumer
-from conductor_warehouse.features import log
-
-url, redis_url, point = sys.argv[1:]
-batch = 0
-
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def before(owner, name, when):
-    original = getattr(owner, name)
-    def replaced(*arguments, **options):
-        if batch == 2 and point == when:
-            die()
-        return original(*arguments, **options)
-    setattr(owner, name, replaced)
-
-take = stream_consumer.StreamConsumer._take
-def counted(self, connection, redis, entries):
-    global batch
-    batch += bool(entries)
-    if batch == 2 and point == "read":
-        die()
-    done = take(self, connection, redis, entries)
-    if batch == 2 and point == "acknowledged":
-        die()
-    return done
-stream_consumer.StreamConsumer._take = counted
-
-before(ingestion, "_store_inbox", "tenants locked")
-before(ingestion.subjects, "store", "inbox stored")
-before(log, "append", "subjects stored")
-before(ingestion.dead_letters, "store", "features stored")
-store = stream_consumer.ingest
-def ingested(*arguments):
-    result = store(*arguments)
-    if batch == 2 and point == "committed":
-        die()
-    return result
-stream_consumer.ingest = ingested
-
-stream_consumer.StreamConsumer(
-    url, redis_url, stream="events", group="warehouse", consumer="first", batch_size=20
-).run(threading.Event())
-"""
-_POINTS = (
-    "read",
-    "tenants locked",
-    "inbox stored",
-    "subjects stored",
-    "features stored",
-    "committed",
-    "acknowledged",
-)
-
-
-@pytest.mark.parametrize("point", _POINTS)
+@pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("heir", ["first", "second"])
 def test_a_killed_consumer_loses_nothing(
     warehouse_url: str, warehouse: psycopg.Connection, redis_url: str, expected: dict[str, str], point: str, heir: str
 ) -> None:
     """The one that goes on is the same one, come back, or another one, which claims what was pending."""
     _fill(redis_url, EVENTS)
-    run = subprocess.run(
-        [sys.executable, "-c", _KILLED, warehouse_url, redis_url, point], check=False, timeout=60, env=os.environ
-    )
-    assert run.returncode == -signal.SIGKILL
+    die_at(point, warehouse_url, redis_url, STREAM, GROUP)
     stored = (warehouse.execute("SELECT count(*) FROM inbox").fetchone() or [0])[0]
     assert stored == (40 if point in {"committed", "acknowledged"} else 20)
     assert _left(redis_url) == ((50, 0) if point == "acknowledged" else (70, 20))
     with _consuming(warehouse_url, redis_url, heir):
-        _until(lambda: _left(redis_url) == (0, 0))
+        until(lambda: _left(redis_url) == (0, 0))
     assert state(warehouse) == expected
 
 
@@ -201,17 +129,17 @@ def test_redis_and_postgres_may_fail_meanwhile(
 ) -> None:
     _fill(own_redis.url, EVENTS[:30])
     with _consuming(warehouse_url, own_redis.url) as consumer:
-        _until(lambda: consumer.total.received == 30)
+        until(lambda: consumer.total.received == 30)
         warehouse.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         _fill(own_redis.url, EVENTS[30:60])
-        _until(lambda: consumer.total.received >= 60)
+        until(lambda: consumer.total.received >= 60)
         own_redis.kill()
         own_redis.start()  # with nothing: the group is gone too
         _fill(own_redis.url, EVENTS[60:])
-        _until(lambda: warehouse.execute("SELECT count(*) FROM inbox").fetchone() == (len(EVENTS),))
+        until(lambda: warehouse.execute("SELECT count(*) FROM inbox").fetchone() == (len(EVENTS),))
 
 
 def test_the_command_consumes_until_sigterm(warehouse_url: str, warehouse: psycopg.Connection, redis_url: str) -> None:
@@ -227,7 +155,7 @@ def test_the_command_consumes_until_sigterm(warehouse_url: str, warehouse: psyco
         stdout=subprocess.PIPE,
         text=True,
     )
-    _until(lambda: warehouse.execute("SELECT count(*) FROM inbox").fetchone() == (len(EVENTS),))
+    until(lambda: warehouse.execute("SELECT count(*) FROM inbox").fetchone() == (len(EVENTS),))
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 0
