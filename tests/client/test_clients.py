@@ -31,6 +31,7 @@ from conductor_client import (
     FieldViolation,
     InternalError,
     InvalidRequest,
+    NotFound,
     Overloaded,
     PermissionDenied,
     PredictionMethod,
@@ -135,6 +136,8 @@ ROWS = [
     (grpc.StatusCode.UNAVAILABLE, "STOPPING", Unavailable),
     (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", DeadlineExceeded),
     (grpc.StatusCode.INTERNAL, "INTERNAL", InternalError),
+    (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", NotFound),
+    (grpc.StatusCode.INTERNAL, "MODEL_FAILED", InternalError),
 ]
 
 

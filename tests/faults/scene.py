@@ -110,7 +110,7 @@ class Scene:
 
     @property
     def store(self) -> ModelStore:
-        return ModelStore.open(self.platform.model_store)
+        return self.platform.open_models()
 
     @property
     def models(self) -> Path:

@@ -17,6 +17,7 @@ import onnx
 import pytest
 
 from conductor_model_store import ModelStore, ModelVersion
+from conductor_model_store.settings import ModelStoreSettings
 from faults.scene import Asking, Reply, Scene, explain, labels, percentile, wrong
 
 TENANT, PREDICTOR = "tenant-000", "build-duration"
@@ -29,6 +30,7 @@ class Arrival:
 
     blob: Path
     manifest: Path
+    signature: Path
     pointer: Path
     mark: Path
 
@@ -55,6 +57,8 @@ DAMAGE: dict[str, tuple[Callable[[Arrival], None], str]] = {
     "a graph that is not there": (lambda files: files.blob.unlink(), "refused"),
     "an edited manifest": (lambda files: _edit(files.manifest), "refused"),
     "a manifest half written": (lambda files: _cut(files.manifest), "refused"),
+    "a model that is not signed": (lambda files: files.signature.unlink(), "refused"),
+    "an edited signature": (lambda files: _flip(files.signature), "refused"),
     "a pointer half written": (lambda files: _cut(files.pointer), "passed over"),
 }
 
@@ -155,18 +159,21 @@ def _published_elsewhere(scene: Scene, tmp_path: Path, original: str, name: str)
     copy = tmp_path / "models"
     shutil.copytree(scene.models, copy)
     known = set(copy.rglob("*"))
-    version = _publish(ModelStore.open(copy), original, name)
+    keys = scene.platform.keys
+    settings = ModelStoreSettings(model_store=str(copy), model_signing_key=keys.model_signing_key)
+    version = _publish(settings.open(), original, name)
     new = [path for path in copy.rglob("*") if path.is_file() and path not in known]
     [blob] = [path for path in new if "blobs" in path.parts]
     [manifest] = [path for path in new if path.suffix == ".binpb"]
-    [pointer] = [path for path in new if path.suffix == ".json"]
+    [signature] = [path for path in new if path.name.endswith(".sig.json")]
+    [pointer] = [path for path in new if path.suffix == ".json" and path != signature]
     [mark] = [path for path in copy.glob("*") if path.is_file()] or [None]
     assert mark is not None
-    return Arrival(blob, manifest, pointer, mark), version.version
+    return Arrival(blob, manifest, signature, pointer, mark), version.version
 
 
 def _bring(scene: Scene, arrival: Arrival, tmp_path: Path) -> None:
-    for path in (arrival.blob, arrival.manifest, arrival.pointer, arrival.mark):
+    for path in (arrival.blob, arrival.manifest, arrival.signature, arrival.pointer, arrival.mark):
         if path.exists():
             target = scene.models / path.relative_to(tmp_path / "models")
             target.parent.mkdir(parents=True, exist_ok=True)

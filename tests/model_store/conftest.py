@@ -1,13 +1,16 @@
 """Small models to publish."""
 
 import hashlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from conductor.model.v1.model_manifest_pb2 import Blob, CandidateMetrics, ModelManifest
 from conductor_model_store import ModelStore
+from model_store.s3_bucket import Bucket
 
 Make = Callable[..., tuple[ModelManifest, bytes]]
 
@@ -42,3 +45,20 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(root: Path) -> ModelStore:
     return ModelStore.open(root)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    """An S3 bucket, ``s3://bucket``; its objects by key."""
+    objects: dict[str, bytes] = {}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("OneBucket", (Bucket,), {"objects": objects}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    yield objects
+    server.shutdown()
+    server.server_close()
+    thread.join()

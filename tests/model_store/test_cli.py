@@ -78,6 +78,56 @@ def test_the_option_goes_before_the_environment_and_that_before_the_file(
     assert len(json.loads(runner.invoke(commands, ["list", "--store", str(root), "-o", "json"]).stdout)) == 1
 
 
+def test_a_key_pair_signs_and_verify_tells_by_whom(run, store, root, make_model, tmp_path, monkeypatch):
+    made = run("keygen", "--out", str(tmp_path / "keys"), "-o", "json")
+    pair = json.loads(made.stdout)
+    again = run("keygen", "--out", str(tmp_path / "keys"))
+    assert (again.exit_code, "exists" in again.stderr) == (1, True)
+    first, second = store.publish(*make_model(1)), store.publish(*make_model(2, tenant_id="acme"))
+
+    # Nobody signed, and nobody asks for it.
+    told = run("verify", "-o", "json")
+    assert (told.exit_code, "not checked" in told.stderr) == (0, True)
+    assert {row["signed_by"] for row in json.loads(told.stdout)} == {"unsigned", None}
+
+    monkeypatch.setenv("CONDUCTOR_MODEL_TRUSTED_KEYS", pair["public_key"])
+    told = run("verify", "-o", "json")
+    assert told.exit_code == 1
+    assert sum("is not signed" in row["problem"] for row in json.loads(told.stdout)) == 4, "two versions, two pointers"
+    refused = run("show", "build-duration")
+    assert (refused.exit_code, "is not signed" in refused.stderr) == (1, True)
+    assert "is not signed" in run("promote", "build-duration", first.version, "--channel", "challenger").stderr
+    without_key = run("sign", "--all")
+    assert (without_key.exit_code, "CONDUCTOR_MODEL_SIGNING_KEY" in without_key.stderr) == (1, True)
+
+    monkeypatch.setenv("CONDUCTOR_MODEL_SIGNING_KEY", pair["private_key"])
+    assert run("sign", "build-duration", first.version).exit_code == 0
+    assert run("show", "build-duration").exit_code == 0
+    assert run("show", "build-duration", "--tenant", "acme").exit_code == 1
+    signed = run("sign", "--all", "-o", "json")
+    assert (signed.exit_code, {row["signed_by"] for row in json.loads(signed.stdout)}) == (0, {pair["key_id"][:16]})
+    assert run("verify").exit_code == 0
+    shown = json.loads(run("show", "build-duration", second.version, "--tenant", "acme", "-o", "json").stdout)
+    assert shown["signed_by"] == pair["key_id"][:16]
+
+
+def test_sign_all_goes_on_after_damage(run, store, root, make_model, tmp_path, monkeypatch):
+    pair = json.loads(run("keygen", "--out", str(tmp_path), "--algorithm", "ecdsa-p256", "-o", "json").stdout)
+    monkeypatch.setenv("CONDUCTOR_MODEL_SIGNING_KEY", pair["private_key"])
+    bad, good = store.publish(*make_model(1)), store.publish(*make_model(2))
+    (root / bad.scope.version_key(bad.version)).write_bytes(b"?")
+    done = run("sign", "--all", "-o", "json")
+    assert (done.exit_code, "1 of 2" in done.stderr) == (1, True)
+    assert {row["model"].split()[1]: row["signed_by"] for row in json.loads(done.stdout)} == {
+        bad.version: "unsigned",
+        good.version: pair["key_id"][:16],
+    }
+    assert "(not checked)" in run("show", "build-duration").stdout
+
+
 def test_usage_errors_end_with_2(run):
+    assert run("sign").exit_code == run("sign", "build-duration").exit_code == 2
+    assert run("sign", "build-duration", "0" * 16, "--all").exit_code == 2
+    assert run("keygen", "--out", "x", "--algorithm", "rsa").exit_code == 2
     assert run("list", "-o", "xml").exit_code == 2
     assert run("promote").exit_code == 2

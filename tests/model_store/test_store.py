@@ -54,6 +54,7 @@ def test_the_layout_is_the_documented_one(store, root, make_model):
         f"{directory}/versions/{published.version}.binpb",
         f"{directory}/channels/challenger/00000000000000000001.json",
         "changed",
+        "changes/00000000000000000001",
     }
 
 
@@ -254,7 +255,55 @@ def test_watching_is_one_small_read_while_nothing_changes(root, store, make_mode
     assert objects.calls == ["get"]
     second = store.publish(*make_model(2))
     assert watcher.pointers() == {second.scope: second.pointer}
-    assert sorted(objects.calls[1:]) == ["get", "get", "list"]  # the mark, the listing, the one new pointer
+    # The mark, the entry, none behind it, the one new pointer: no listing, however many models there are.
+    assert objects.calls[1:] == ["get", "get", "get", "get"]
+
+
+def test_a_change_is_seen_whoever_tells_of_it_and_however_many_came_before(root, store, make_model):
+    """By the journal; by listing where it has a gap, was cut, or its author knew of none."""
+    watcher, changes = ModelStore.open(root).watch(), root / "changes"
+    scopes = [store.publish(*make_model(number, tenant_id=f"t{number}")).scope for number in range(3)]
+    assert {place[0] for place in watcher.poll()} == set(scopes)
+    assert watcher.poll() == []
+
+    def moved(number):
+        published = store.publish(*make_model(number, tenant_id="t0"))
+        return published.pointer
+
+    pointer = moved(10)
+    assert watcher.poll() == [(scopes[0], "champion")]
+    assert watcher.pointer(scopes[0], "champion") == pointer
+    for spoil in (
+        lambda: [path.unlink() for path in changes.iterdir()],  # cut
+        lambda: (root / "changed").write_bytes(b"0123456789abcdef"),  # by an author without a journal
+        lambda: (root / "changed").write_bytes(b"2 again"),  # by the slower of two authors
+        lambda: max(changes.iterdir()).write_bytes(b"\xff no key"),  # nonsense, and the mark moves on
+    ):
+        pointer = moved(pointer.generation + 20)
+        spoil()
+        (root / "changed").write_bytes((root / "changed").read_bytes() + b".")
+        impatient = watcher.poll()
+        if not impatient:  # nonsense tells nothing; the listing that comes in time does
+            watcher._next_listing = 0.0
+            impatient = watcher.poll()
+        assert impatient == [(scopes[0], "champion")]
+        assert watcher.pointer(scopes[0], "champion") == pointer
+    assert moved(99).generation == pointer.generation + 1
+    assert watcher.poll() == [(scopes[0], "champion")]
+
+
+def test_the_journal_is_cut_and_goes_on(root, make_model, monkeypatch):
+    from conductor_model_store import changes
+
+    monkeypatch.setattr(changes, "_KEPT", 3)
+    store, watcher = ModelStore.open(root), ModelStore.open(root).watch()
+    watcher.poll()
+    for number in range(8):
+        store.publish(*make_model(number))
+    assert sorted(int(path.name) for path in (root / "changes").iterdir()) == [6, 7, 8]
+    assert len(watcher.poll()) == 1  # too far behind for the journal
+    store.publish(*make_model(9))
+    assert len(watcher.poll()) == 1
 
 
 def test_a_watcher_sees_a_move_without_its_mark_after_the_rescan_time(root, store, make_model):

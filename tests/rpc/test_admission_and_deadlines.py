@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack
 
 import grpc
 import pytest
@@ -16,22 +15,24 @@ from rpc.harness import failure, request, serving
 
 def test_a_flood_leaves_room_for_others():
     admission = Admission(100)
-    with ExitStack() as calls:
-        flood = 0
-        with pytest.raises(TenantOverloaded):
-            while True:
-                calls.enter_context(admission.admit("flood"))
-                flood += 1
-        assert flood == 75
-        for _ in range(25):
-            calls.enter_context(admission.admit("quiet"))
-        with pytest.raises(Overloaded):
-            calls.enter_context(admission.admit("third"))
-        assert admission.in_flight_count == 100
+    flood = 0
+    with pytest.raises(TenantOverloaded):
+        while True:
+            admission.admit("flood")
+            flood += 1
+    assert flood == 75
+    for _ in range(25):
+        admission.admit("quiet")
+    with pytest.raises(Overloaded):
+        admission.admit("third")
+    assert admission.in_flight_count == 100
+    for tenant, count in {"flood": flood, "quiet": 25}.items():
+        for _ in range(count):
+            admission.release(tenant)
     assert admission.in_flight_count == 0
     for number in range(1000):  # nothing is kept of tenants that have gone
-        with admission.admit(str(number)):
-            pass
+        admission.admit(str(number))
+        admission.release(str(number))
     assert not admission._by_tenant
 
 

@@ -21,6 +21,8 @@ ROWS = [
     (exceptions.Overloaded(0.5), EXHAUSTED, "OVERLOADED", {}),
     (exceptions.TenantOverloaded(3, 0.5), EXHAUSTED, "TENANT_OVERLOADED", {"limit": "3"}),
     (exceptions.NoPrediction(), UNAVAILABLE, "NO_PREDICTION", {}),
+    (exceptions.ModelNotFound("m", "v"), grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", {}),
+    (exceptions.ModelNotRun(), grpc.StatusCode.INTERNAL, "MODEL_FAILED", {}),
     (exceptions.WarehouseUnavailable(), UNAVAILABLE, "WAREHOUSE_UNAVAILABLE", {}),
     (exceptions.DeadlineTooShort(), grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", {}),
     (exceptions.Stopping(), UNAVAILABLE, "STOPPING", {}),

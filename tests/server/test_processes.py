@@ -9,13 +9,16 @@ import signal
 import socket
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import grpc
 import psutil
 import pytest
+import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
 
+from conductor_server import app
 from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, bearer
 from server.harness import client, publish, request, serving, write_features
 
@@ -93,7 +96,7 @@ async def test_tls_and_tokens_through_the_command(redis_url, store, tmp_path):
     pair = authority.issue("server")
     (tmp_path / "jwks.json").write_text(keys.jwks())
     arguments = [
-        *("--redis-url", redis_url, "--model-store", str(store), "--grace", "0"),
+        *("--redis-url", redis_url, "--model-store", str(store), "--allow-unsigned-models", "--grace", "0"),
         *("--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)),
         *("--jwks", str(tmp_path / "jwks.json"), "--issuer", ISSUER, "--audience", AUDIENCE),
     ]
@@ -142,6 +145,71 @@ async def test_a_killed_worker_is_replaced(redis_url, store):
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 20) == 0
         assert not any(psutil.pid_exists(pid) for pid in now)
+
+
+async def test_each_worker_has_admin_ports_of_its_own(redis_url, store):
+    publish(store)
+    http_port, grpc_port = _free_ports(2), _free_ports(2)
+    ports = ("--admin-http-port", str(http_port), "--admin-grpc-port", str(grpc_port))
+    arguments = _arguments(redis_url, store, "--workers", "2", "--grace", "0", *ports)
+    async with command(*arguments) as process:
+        asked = 0
+        while asked < 200 and not (asked and all([await _counted(http_port + slot) for slot in range(2)])):
+            async with client(process.address) as server:  # a connection of its own: the kernel chooses the worker
+                await server.predict(request(), timeout=5)
+            asked += 1
+        assert sum([await _counted(http_port + slot) for slot in range(2)]) == asked, "each counts its own calls"
+        for slot in range(2):
+            assert (await _get(http_port + slot, "/readyz")).status_code == 200
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port + slot}") as channel:
+                answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    with socket.create_server(("127.0.0.1", http_port)), socket.create_server(("127.0.0.1", grpc_port + 1)):
+        pass
+
+
+async def test_ready_when_the_models_were_tried(redis_url, store, monkeypatch):
+    port, seen = _free_ports(1), []
+
+    class Watcher(app.ModelWatcher):
+        async def wait_for_first_pass(self, timeout_seconds):
+            seen.extend([(await _get(port, page)).status_code for page in ("/livez", "/readyz")])
+            await super().wait_for_first_pass(timeout_seconds)
+
+    monkeypatch.setattr(app, "ModelWatcher", Watcher)
+    async with serving(redis_url, store, admin_http_port=port):
+        assert seen == [200, 503]
+        assert (await _get(port, "/readyz")).status_code == 200
+
+
+async def _get(port, page):
+    return await asyncio.to_thread(requests.get, f"http://127.0.0.1:{port}{page}", timeout=10)
+
+
+async def _counted(port):
+    """Predictions that the worker answered."""
+    metrics = (await _get(port, "/metrics")).text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(metrics)
+        for sample in family.samples
+        if sample.name == "rpc_server_call_duration_seconds_count"
+    )
+
+
+def _free_ports(count):
+    """The first of so many ports in a row that nobody listens on."""
+    while True:
+        with ExitStack() as held:
+            first = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            try:
+                for port in range(first + 1, first + count):
+                    held.enter_context(socket.create_server(("127.0.0.1", port)))
+            except (OSError, OverflowError):
+                continue
+            return first
 
 
 async def test_workers_do_not_outlive_their_supervisor(redis_url, store):

@@ -26,7 +26,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from conductor_features.keys import IDENTITY_BYTES, identity
+from conductor_features.keys import IDENTITY_BYTES, REMEMBERED, identity
 from conductor_features.rows import FeatureRow
 
 FORMAT_VERSION = 1
@@ -71,6 +71,21 @@ def decode(key: bytes, value: bytes, field_count: int) -> FeatureRow:
     if stored_count != field_count or len(value) != value_bytes(field_count):
         raise CorruptValue(f"{stored_count} fields instead of {field_count}")
     return FeatureRow(event_time_us, written_time_us, np.frombuffer(value, _FLOAT64, offset=HEADER_BYTES))
+
+
+def is_intact(key: bytes, value: bytes, field_count: int) -> bool:
+    """Whether a value is what :func:`encode` makes for ``key``; of one that is not, :func:`decode` tells why."""
+    return (
+        len(value) == value_bytes(field_count)
+        and value[_CHECKSUM.size : EVENT_TIME_OFFSET] == _own_header(key, field_count)
+        and zlib.crc32(value[_CHECKSUM.size :]) == _CHECKSUM.unpack_from(value)[0]
+    )
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _own_header(key: bytes, field_count: int) -> bytes:
+    """What stands between the checksum and the times in every value of a key."""
+    return _BODY.pack(FORMAT_VERSION, 0, field_count, identity(key), 0, 0)[: EVENT_TIME_OFFSET - _CHECKSUM.size]
 
 
 def decode_block(

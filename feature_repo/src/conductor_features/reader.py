@@ -35,6 +35,7 @@ from conductor_features.connections import open_connection
 from conductor_features.filling import is_filled
 from conductor_features.keys import REMEMBERED, entity_key
 from conductor_features.rows import ABSENT, UNFILLED, FeatureRow, Missing
+from conductor_features.tables import RowTable, TableLayout
 from conductor_features.views import View
 
 _LOG = logging.getLogger(__name__)
@@ -173,6 +174,37 @@ class OnlineReader:
             return absent
         self.statistics.corrupt += 1
         return Missing(f"corrupt: {found}")
+
+    async def read_table(self, layout: TableLayout, entities: Sequence[Sequence[tuple[str, ...]]]) -> RowTable:
+        """Rows of all of a layout's views for many requests, as one array.
+
+        Args:
+            layout: the views.
+            entities: of each request, an entity for each view.
+
+        Says what is missing, and raises, as :meth:`read` does.
+        """
+        views = layout.views
+        keys = [
+            _key(view.key, view.entity, entity)
+            for of_request in entities
+            for view, entity in zip(views, of_request, strict=True)
+        ]
+        positions = [self._store.position_keys(view.key) for view in views]
+        stored = await self._fetch([*chain.from_iterable(positions), *keys])
+        if not all(positions):  # as in read
+            return await self.read_table(layout, entities)
+        absent = []
+        begin = 0
+        for names in positions:
+            end = begin + len(names)
+            absent.append(ABSENT if all(map(is_filled, stored[begin:end])) else UNFILLED)
+            begin = end
+        table = layout.table(keys, stored[begin:], absent)
+        for missing in table.missing.values():
+            self.statistics.corrupt += missing.corrupt
+            self.statistics.absent += not missing.corrupt
+        return table
 
     async def read_block(
         self, view: View, entities: Sequence[Sequence[str]]

@@ -5,13 +5,17 @@ from datetime import UTC
 from conductor_model_store.records import LoadedModel, Pointer
 
 
-def describe(model: LoadedModel, pointer: Pointer | None) -> dict[str, object]:
-    """What a person asks about a model. ``pointer``: where the channel of its scope points."""
+def describe(model: LoadedModel, pointer: Pointer | None, signature: str) -> dict[str, object]:
+    """What a person asks about a model.
+
+    ``pointer``: where the channel of its scope points. ``signature``: who signed it.
+    """
     manifest, data, calibration = model.manifest, model.manifest.training_data, model.manifest.calibration
     return {
         "model": model.scope.resource_name,
         "version": model.version,
         "in_use": bool(pointer and pointer.version == model.version),
+        "signed_by": signature,
         "algorithm": manifest.algorithm,
         "manifest_digest": model.manifest_digest,
         "graph_digest": manifest.graph.digest,

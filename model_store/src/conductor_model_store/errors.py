@@ -29,3 +29,11 @@ class PointerMoved(ModelStoreError):
 
 class ModelStoreUnavailable(ModelStoreError, StorageUnavailable):
     """The storage behind the model store doesn't answer or refuses."""
+
+
+class UntrustedModel(ModelStoreError):
+    """The version bears no signature by a trusted key, or one of something else; it never loads."""
+
+
+class InvalidKey(ModelStoreError, ValueError):
+    """A file that is no key to sign or check models with."""

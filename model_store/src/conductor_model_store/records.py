@@ -5,8 +5,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from conductor.model.v1.model_manifest_pb2 import ModelManifest
-from conductor_model_store.errors import CorruptModel
+from conductor_model_store.errors import CorruptModel, InvalidScope
 from conductor_model_store.scope import ModelScope
+
+
+def check_weight(weight: float) -> float:
+    """The weight; raises InvalidScope for what is no share."""
+    if not 0 <= weight <= 1:
+        raise InvalidScope(f"{weight} is no weight: a share from 0 to 1")
+    return weight
 
 
 @dataclass(frozen=True)
@@ -18,16 +25,27 @@ class Pointer:
     generation: int
     """Counts from 1 without gaps; the highest one is in force."""
     version: str
+    """Empty where the channel was withdrawn: it points nowhere."""
     manifest_digest: str
-    """SHA-256 of the manifest's bytes, in hexadecimal."""
+    """SHA-256 of the manifest's bytes, in hexadecimal; empty where the channel was withdrawn."""
     published_time: datetime
     reason: str
-    """Why the channel was moved: "publish", "promote" or "rollback"."""
+    """Why the channel was moved: "publish", "promote", "rollback" or "withdraw"."""
     previous_generation: int = 0
     """The generation that a rollback goes back to; 0 for none."""
+    weight: float = 0.0
+    """Share of the entities that the channel answers, 0 to 1; of a canary or challenger only."""
+    detail: str = ""
+    """Why, in words; for people."""
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether the channel points nowhere."""
+        return not self.version
 
     def to_json(self) -> bytes:
-        """Serialise for the store."""
+        """Serialise for the store. What is not said is not written, so that earlier releases read it."""
+        told = {"weight": self.weight, "detail": self.detail}
         return json.dumps(
             {
                 "predictor": self.scope.predictor,
@@ -39,6 +57,7 @@ class Pointer:
                 "published_time": self.published_time.astimezone(UTC).isoformat(),
                 "reason": self.reason,
                 "previous_generation": self.previous_generation,
+                **{name: value for name, value in told.items() if value},
             },
             indent=1,
         ).encode()
@@ -57,9 +76,12 @@ class Pointer:
                 published_time=datetime.fromisoformat(fields["published_time"]),
                 reason=fields["reason"],
                 previous_generation=int(fields["previous_generation"]),
+                weight=check_weight(float(fields.get("weight", 0.0))),
+                detail=str(fields.get("detail", "")),
             )
             expected = pointer.scope.pointer_key(pointer.channel, pointer.generation)
-            pointer.scope.version_key(pointer.version)
+            if not pointer.withdrawn:
+                pointer.scope.version_key(pointer.version)
         except (ValueError, TypeError, KeyError) as error:
             raise CorruptModel(f"{key} can't be read as a pointer: {error!r}") from error
         if expected != key:

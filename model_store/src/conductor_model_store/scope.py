@@ -4,6 +4,7 @@ Layout::
 
     blobs/sha256/<hex>
     models/<predictor>/<global | tenants/<quoted tenant>>/versions/<version>.binpb
+    models/<predictor>/<global | tenants/<quoted tenant>>/versions/<version>.sig.json
     models/<predictor>/<global | tenants/<quoted tenant>>/channels/<channel>/<generation, 20 digits>.json
 
 A tenant's name may hold anything: it is quoted (``conductor_storage.names``).
@@ -52,6 +53,10 @@ class ModelScope:
             raise InvalidScope(f"{version!r} is no model version: 16 hexadecimal digits")
         return f"{self.directory}/versions/{version}.binpb"
 
+    def signature_key(self, version: str) -> str:
+        """Key of a version's signatures. Raises InvalidScope for what is no version."""
+        return self.version_key(version).removesuffix(".binpb") + ".sig.json"
+
     def channel_directory(self, channel: str) -> str:
         """Key prefix of a channel's pointers."""
         check_name(channel, "channel")
@@ -94,6 +99,11 @@ def parse_key(key: str) -> ScopeKey | None:
     return None
 
 
+def is_version(name: str) -> bool:
+    """Whether a name is a version's: a channel can't look like one."""
+    return _VERSION.fullmatch(name) is not None
+
+
 def blob_key(digest: str) -> str:
     """Key of a blob by its SHA-256 in lower-case hexadecimal."""
     if not _DIGEST.fullmatch(digest):
@@ -111,5 +121,5 @@ def quote_tenant(tenant_id: str) -> str:
 
 def check_name(name: str, what: str) -> None:
     """Raise InvalidScope unless ``name`` can be a predictor or channel."""
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or is_version(name):
         raise InvalidScope(f"{name!r} is no {what}: a lower-case letter, then letters, digits and hyphens, 63 at most")

@@ -1,10 +1,57 @@
-"""Where the model store is."""
+"""Where the model store is, and who is trusted with it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic_settings import NoDecode
 
 from conductor_client.settings import ConductorSettings
 
+if TYPE_CHECKING:
+    from conductor_model_store.signatures import Trust
+    from conductor_model_store.store import ModelStore
 
-class ModelStoreSettings(ConductorSettings):
-    """Read once: argument > environment (``CONDUCTOR_MODEL_STORE``) > ``conductor.toml`` > default."""
+
+def _as_paths(value: Any) -> Any:
+    """In the environment, paths stand in a row as in PATH."""
+    return tuple(place for place in value.split(os.pathsep) if place) if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_as_paths)]
+
+
+class ModelTrustSettings(ConductorSettings):
+    """Whose models are loaded."""
+
+    model_trusted_keys: Paths = ()
+    """Public keys (PEM) that models must be signed with, any one of them, or folders of such (``*.pem``); in the
+    environment separated as in PATH. Without any, signatures are not checked. Read once, when a process starts."""
+
+    def trust(self, signing_key: Path | None = None) -> "Trust | None":
+        """Read the keys; None where there are none. Raises InvalidKey."""
+        if not self.model_trusted_keys and signing_key is None:
+            return None
+        from conductor_model_store.signatures import Trust  # noqa: PLC0415  # takes long to import
+        from conductor_model_store.signing_keys import read_signer, read_trusted_keys  # noqa: PLC0415  # likewise
+
+        return Trust(
+            signer=read_signer(signing_key) if signing_key else None,
+            keys=read_trusted_keys(self.model_trusted_keys) if self.model_trusted_keys else None,
+        )
+
+
+class ModelStoreSettings(ModelTrustSettings):
+    """Read once: argument > environment (``CONDUCTOR_…``) > ``conductor.toml`` > default."""
 
     model_store: str = ".conductor/models"
     """Local path or URL (``s3://bucket/prefix``, …) of the model store."""
+    model_signing_key: Path | None = None
+    """Private key (PEM) that published models are signed with; without it they are not signed."""
+
+    def open(self) -> "ModelStore":
+        """Open the store. Raises InvalidKey, ModelStoreUnavailable."""
+        from conductor_model_store.store import ModelStore  # noqa: PLC0415  # takes long to import
+
+        return ModelStore.open(self.model_store, self.trust(self.model_signing_key))

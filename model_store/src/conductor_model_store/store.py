@@ -1,95 +1,109 @@
 """The model store: what training publishes and the server loads.
 
 A version is a manifest and the graph that it names by digest; both are immutable. A channel ("champion",
-"challenger", …) is a row of pointer files numbered by generation. Publishing writes the graph, then the manifest,
-then the next generation, so a crash at any step leaves the old pointer in force.
+"challenger", …) is a row of pointer files numbered by generation. Publishing writes the graph, then the manifest, its
+signature and the next generation, so a crash at any step leaves the old pointer in force.
 """
 
 import hashlib
-import logging
-import time
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
 from conductor.model.v1.model_manifest_pb2 import ModelManifest
 from conductor_model_store.errors import (
     CorruptModel,
+    InvalidKey,
     InvalidManifest,
     InvalidScope,
     ModelNotFound,
-    ModelStoreError,
     ModelStoreUnavailable,
     PointerMoved,
 )
-from conductor_model_store.records import LoadedModel, ModelVersion, Pointer, StoredVersion
-from conductor_model_store.scope import MODELS, ModelScope, blob_key, parse_key
+from conductor_model_store.pointer_files import PointerFiles
+from conductor_model_store.records import LoadedModel, ModelVersion, Pointer, StoredVersion, check_weight
+from conductor_model_store.scope import MODELS, ModelScope, blob_key, is_version, parse_key
+from conductor_model_store.signed_version import SignedVersion
+from conductor_model_store.watch import PointerWatch
 from conductor_storage import Objects, ObstoreObjects
+
+if TYPE_CHECKING:  # its library takes long to import, and who only looks does not need it
+    from conductor_model_store.signatures import Trust
 
 CHAMPION = "champion"
 """The channel that answers requests."""
+CANARY, CHALLENGER = "canary", "challenger"
+"""Channels that answer a share of the entities."""
+SHADOW = "shadow"
+"""The channel that is scored beside the champion and never answers."""
+CHANNELS = (CHAMPION, CANARY, CHALLENGER, SHADOW)
+WEIGHTED = (CANARY, CHALLENGER)
 
-_CHANGE_MARK = "changed"
 _MOST_ATTEMPTS = 1000  # each failed attempt is another publisher's success
-
-_log = logging.getLogger(__name__)
 
 
 class ModelStore:
     """Versions and channels in one place; safe to use from several threads and processes at once."""
 
-    def __init__(self, objects: Objects, *, rescan_seconds: float = 5.0) -> None:
+    def __init__(self, objects: Objects, *, trust: "Trust | None" = None, rescan_seconds: float = 5.0) -> None:
         """Work on ``objects``.
 
-        ``rescan_seconds``: how long `pointers` may answer from its last listing while the store's change mark stays
-        the same. It bounds the delay after a publisher that died between moving the pointer and setting the mark.
+        ``trust``: who signs what is published, and whose signatures a version must bear to load; None: nobody's.
+        ``rescan_seconds``: how long watchers go without listing everything while the journal of changes is quiet. It
+        bounds the delay after a publisher that died between moving the pointer and telling of it.
         """
         self._objects = objects
+        self._trust = trust
         self._rescan_seconds = rescan_seconds
-        self._read_pointers: dict[str, Pointer] = {}
-        self._listings: dict[str, tuple[bytes | None, float, dict[ModelScope, Pointer]]] = {}
+        self._files = PointerFiles(objects)
+        self._watch = self.watch()
 
     @classmethod
-    def open(cls, location: str | Path) -> "ModelStore":
+    def open(cls, location: str | Path, trust: "Trust | None" = None) -> "ModelStore":
         """Open the store at a local path or a URL (``file://``, ``s3://bucket/prefix``, ``gs://``, ``az://``).
 
         Credentials and endpoint of a remote store come from its usual environment variables (``AWS_…``).
         Raises ModelStoreUnavailable.
         """
-        return cls(ObstoreObjects(location, unavailable=ModelStoreUnavailable))
+        return cls(ObstoreObjects(location, unavailable=ModelStoreUnavailable), trust=trust)
 
     def publish(self, manifest: ModelManifest, graph: bytes, channel: str = CHAMPION) -> ModelVersion:
         """Store a model and point the channel of its scope at it.
 
         Publishing what the channel already points at changes nothing. Raises InvalidManifest, InvalidScope,
-        ModelStoreUnavailable.
+        UntrustedModel (its signature would not be trusted here; nothing was written), ModelStoreUnavailable.
         """
         scope = ModelScope(manifest.predictor, manifest.tenant_id)
         scope.channel_directory(channel)
         _check_graph(manifest, graph)
+        if self._trust:
+            self._trust.require_own_signature_counts()
         content = manifest.SerializeToString(deterministic=True)
         manifest_digest = _sha256(content)
         version = manifest_digest[:16]
         self._store(blob_key(manifest.graph.digest), graph)
         self._store(scope.version_key(version), content)
+        if self._trust and self._trust.signer:
+            self._write_signature(SignedVersion(scope, version, manifest_digest, manifest.graph.digest))
         pointer = self._point(scope, channel, version, manifest_digest, "publish")
         return ModelVersion(scope, version, manifest_digest, pointer)
 
     def resolve(self, predictor: str, tenant_id: str | None = None, channel: str = CHAMPION) -> Pointer | None:
-        """Where a channel of exactly this scope points; None if it was never published to.
+        """Where a channel of exactly this scope points; None for nowhere: never published to, or withdrawn.
 
         It doesn't fall back from a tenant to the global model: that is the server's decision, request by request.
         """
-        return self._current(ModelScope(predictor, tenant_id or ""), channel)[1]
+        pointer = self._files.current(ModelScope(predictor, tenant_id or ""), channel)[1]
+        return None if pointer is None or pointer.withdrawn else pointer
 
     def load(
         self, predictor: str, tenant_id: str | None, version: str, manifest_digest: str | None = None
     ) -> LoadedModel:
-        """Read a version and check every digest and size. Give the pointer's ``manifest_digest`` to check that too.
+        """Read a version and check signature, digests and sizes, and the pointer's ``manifest_digest`` if it is given.
 
-        Raises ModelNotFound, CorruptModel, ModelStoreUnavailable.
+        Raises ModelNotFound, CorruptModel, UntrustedModel, ModelStoreUnavailable.
         """
         scope = ModelScope(predictor, tenant_id or "")
         key = scope.version_key(version)
@@ -105,39 +119,45 @@ class ModelStore:
             raise CorruptModel(f"{key} is no manifest: {error}") from error
         if (manifest.predictor, manifest.tenant_id) != (scope.predictor, scope.tenant_id):
             raise CorruptModel(f"{key} holds a model of {manifest.predictor!r}, tenant {manifest.tenant_id!r}")
+        if self._trust:
+            signed = SignedVersion(scope, version, digest, manifest.graph.digest)
+            self._trust.check(signed, self.signatures(scope, version))
         return LoadedModel(scope, version, digest, manifest, self._graph(key, manifest))
+
+    def sign(self, predictor: str, tenant_id: str | None, version: str) -> None:
+        """Add our signature to a stored version, after checking its digests; other keys' signatures stay.
+
+        Two keys that sign one version at the same moment may lose one of the signatures: sign again.
+        Raises InvalidKey (there is no key to sign with), ModelNotFound, CorruptModel, ModelStoreUnavailable.
+        """
+        model = ModelStore(self._objects).load(predictor, tenant_id, version)
+        self._write_signature(SignedVersion(model.scope, version, model.manifest_digest, model.manifest.graph.digest))
+
+    def signatures(self, scope: ModelScope, version: str) -> bytes | None:
+        """The signatures of a version as they are stored, unchecked; None if there are none."""
+        return self._objects.get(scope.signature_key(version))
 
     def load_pointer(self, pointer: Pointer) -> LoadedModel:
         """Read the version that a pointer names. Raises as `load`."""
         return self.load(pointer.scope.predictor, pointer.scope.tenant_id, pointer.version, pointer.manifest_digest)
 
-    def pointers(self, channel: str = CHAMPION) -> dict[ModelScope, Pointer]:
-        """Where every scope's channel points: cheap enough to ask twice a second.
+    def watch(self) -> PointerWatch:
+        """Follow all channels cheaply; each watch by itself."""
+        return PointerWatch(self._objects, self._files, self._rescan_seconds)
 
-        One small read while nothing changes, one listing when something did or ``rescan_seconds`` have passed; a
-        pointer file is read once, since it never changes. A pointer that can't be read is passed over for the one
-        before it, and logged.
+    def pointers(self, channel: str = CHAMPION) -> dict[ModelScope, Pointer]:
+        """Where every scope's channel points. A pointer that can't be read is passed over for the one before it.
+
+        Raises ModelStoreUnavailable.
         """
-        # The mark is read before the listing: a change during the listing is then seen by the next call.
-        mark = self._objects.get(_CHANGE_MARK)
-        known = self._listings.get(channel)
-        if known and known[0] == mark and time.monotonic() - known[1] < self._rescan_seconds:
-            return dict(known[2])
-        generations: dict[str, list[tuple[int, str]]] = {}
-        listed_time = time.monotonic()
-        for entry in self._objects.list(MODELS):
-            parsed = parse_key(entry.key)
-            if parsed and parsed.channel == channel:
-                generations.setdefault(parsed.directory, []).append((parsed.generation, entry.key))
-        current = [self._newest_readable(found) for found in generations.values()]
-        answer = {pointer.scope: pointer for pointer in current if pointer}
-        self._listings[channel] = (mark, listed_time, answer)
-        return dict(answer)
+        self._watch.poll()
+        found = ((scope, self._watch.pointer(scope, channel)) for scope, _ in self._watch.places(channel))
+        return {scope: pointer for scope, pointer in found if pointer and not pointer.withdrawn}
 
     def history(self, predictor: str, tenant_id: str | None = None, channel: str = CHAMPION) -> list[Pointer]:
         """Every readable generation of a channel, newest first."""
         scope = ModelScope(predictor, tenant_id or "")
-        readable = (self._read_pointer(key) for _, key in self._generations(scope, channel))
+        readable = (self._files.read(key) for _, key in self._files.generations(scope, channel))
         return [pointer for pointer in readable if pointer]
 
     def rollback(self, predictor: str, tenant_id: str | None = None, channel: str = CHAMPION) -> Pointer:
@@ -146,15 +166,10 @@ class ModelStore:
         Raises ModelNotFound (nothing before it), CorruptModel (what was before it is damaged), PointerMoved.
         """
         scope = ModelScope(predictor, tenant_id or "")
-        highest, current = self._current(scope, channel)
+        highest, current = self._files.current(scope, channel)
         if current is None:
             raise ModelNotFound(f"{scope.resource_name} has no channel {channel!r}")
-        if current.previous_generation == 0:
-            raise ModelNotFound(f"{scope.resource_name}, {channel}: there is no version before {current.version}")
-        key = scope.pointer_key(channel, current.previous_generation)
-        target = self._read_pointer(key)
-        if target is None:
-            raise CorruptModel(f"{key} can't be read; promote a version instead")
+        target = self._before(current)
         self.load_pointer(target)
         pointer = Pointer(
             scope,
@@ -165,15 +180,67 @@ class ModelStore:
             datetime.now(UTC),
             "rollback",
             target.previous_generation,
+            target.weight,
         )
-        if not self._move(pointer):
+        if not self._files.create(pointer):
             raise PointerMoved(f"{scope.resource_name}, {channel} was moved meanwhile: look at it before rolling back")
         return pointer
 
-    def promote(self, predictor: str, tenant_id: str | None, version: str, channel: str = CHAMPION) -> Pointer:
-        """Point a channel at a stored version, after checking it. Raises as `load`."""
+    def promote(
+        self, predictor: str, tenant_id: str | None, version: str, channel: str = CHAMPION, weight: float = 0.0
+    ) -> Pointer:
+        """Point a channel at a stored version, or at what another channel points at, after checking it.
+
+        ``weight``: share of the entities that a canary or challenger answers. Raises as `load`, InvalidScope.
+        """
+        check_weight(weight)
+        if weight and channel not in WEIGHTED:
+            raise InvalidScope(f"only {' and '.join(WEIGHTED)} have a weight, not {channel}")
+        if not is_version(version):
+            pointer = self.resolve(predictor, tenant_id, version)
+            if pointer is None:
+                raise ModelNotFound(f"{version!r} is neither a version nor a channel that points at one")
+            version = pointer.version
         model = self.load(predictor, tenant_id, version)
-        return self._point(model.scope, channel, version, model.manifest_digest, "promote")
+        return self._point(model.scope, channel, version, model.manifest_digest, "promote", weight)
+
+    def withdraw(
+        self,
+        predictor: str,
+        tenant_id: str | None,
+        channel: str,
+        detail: str = "",
+        expected: Pointer | None = None,
+    ) -> Pointer:
+        """Let a channel point nowhere, as a new generation; a rollback of it goes back to what it pointed at.
+
+        Withdrawing what is withdrawn changes nothing. Raises InvalidScope (the champion can't be), ModelNotFound
+        (there is no such channel), PointerMoved (it does not point at ``expected`` any more).
+        """
+        scope = ModelScope(predictor, tenant_id or "")
+        if channel == CHAMPION:
+            raise InvalidScope(f"{CHAMPION} can't be withdrawn: promote another version")
+        highest, current = self._files.current(scope, channel)
+        if current is None:
+            raise ModelNotFound(f"{scope.resource_name} has no channel {channel!r}")
+        if expected is not None and current.generation != expected.generation:
+            raise PointerMoved(f"{scope.resource_name}, {channel} was moved meanwhile")
+        if current.withdrawn:
+            return current
+        pointer = Pointer(
+            scope,
+            channel,
+            highest + 1,
+            version="",
+            manifest_digest="",
+            published_time=datetime.now(UTC),
+            reason="withdraw",
+            previous_generation=current.generation,
+            detail=detail,
+        )
+        if not self._files.create(pointer):
+            raise PointerMoved(f"{scope.resource_name}, {channel} was moved meanwhile")
+        return pointer
 
     def versions(self, predictor: str, tenant_id: str | None = None) -> list[StoredVersion]:
         """The versions of a scope, newest first."""
@@ -222,6 +289,12 @@ class ModelStore:
         if self._objects.get(key) != content:
             self._objects.put(key, content)
 
+    def _write_signature(self, signed: SignedVersion) -> None:
+        if not self._trust:
+            raise InvalidKey("there is no key to sign with: set CONDUCTOR_MODEL_SIGNING_KEY")
+        content = self._trust.sign(signed, self.signatures(signed.scope, signed.version))
+        self._store(signed.scope.signature_key(signed.version), content)
+
     def _graph(self, manifest_key: str, manifest: ModelManifest) -> bytes:
         try:
             key = blob_key(manifest.graph.digest)
@@ -240,11 +313,30 @@ class ModelStore:
             raise CorruptModel(f"{key} has other content than its digest says")
         return graph
 
-    def _point(self, scope: ModelScope, channel: str, version: str, manifest_digest: str, reason: str) -> Pointer:
+    def _before(self, pointer: Pointer) -> Pointer:
+        """What the channel pointed at before a pointer. Raises ModelNotFound, CorruptModel."""
+        target = pointer
+        while target is pointer or target.withdrawn:
+            if target.previous_generation == 0:
+                what = pointer.version or "it was withdrawn"
+                raise ModelNotFound(
+                    f"{pointer.scope.resource_name}, {pointer.channel}: there is no version before {what}"
+                )
+            key = pointer.scope.pointer_key(pointer.channel, target.previous_generation)
+            found = self._files.read(key)
+            if found is None or found.generation >= target.generation:
+                raise CorruptModel(f"{key} can't be read; promote a version instead")
+            target = found
+        return target
+
+    def _point(
+        self, scope: ModelScope, channel: str, version: str, manifest_digest: str, reason: str, weight: float = 0.0
+    ) -> Pointer:
         """Move a channel to a version, whatever it points at; a move by another process meanwhile comes before ours."""
         for _ in range(_MOST_ATTEMPTS):
-            highest, current = self._current(scope, channel)
-            if current and (current.version, current.manifest_digest) == (version, manifest_digest):
+            highest, current = self._files.current(scope, channel)
+            wanted = (version, manifest_digest, weight)
+            if current and (current.version, current.manifest_digest, current.weight) == wanted:
                 return current
             pointer = Pointer(
                 scope,
@@ -255,53 +347,11 @@ class ModelStore:
                 datetime.now(UTC),
                 reason,
                 current.generation if current else 0,
+                weight,
             )
-            if self._move(pointer):
+            if self._files.create(pointer):
                 return pointer
         raise PointerMoved(f"{scope.resource_name}, {channel} is being moved by others all the time")
-
-    def _move(self, pointer: Pointer) -> bool:
-        key = pointer.scope.pointer_key(pointer.channel, pointer.generation)
-        if not self._objects.put_if_absent(key, pointer.to_json()):
-            return False
-        try:
-            self._objects.put(_CHANGE_MARK, uuid.uuid4().hex.encode())
-        except ModelStoreError as error:
-            # The channel has moved; watchers see it at their next rescan.
-            _log.warning("moved %s, but could not set the change mark: %s", key, error)
-        return True
-
-    def _generations(self, scope: ModelScope, channel: str) -> list[tuple[int, str]]:
-        """Generations of a channel with their keys, newest first."""
-        found = (
-            (parsed.generation, entry.key)
-            for entry in self._objects.list(scope.channel_directory(channel))
-            if (parsed := parse_key(entry.key)) and parsed.channel == channel
-        )
-        return sorted(found, reverse=True)
-
-    def _current(self, scope: ModelScope, channel: str) -> tuple[int, Pointer | None]:
-        """The highest generation's number (0 for none) and the pointer in force."""
-        generations = self._generations(scope, channel)
-        return (generations[0][0] if generations else 0), self._newest_readable(generations)
-
-    def _newest_readable(self, generations: list[tuple[int, str]]) -> Pointer | None:
-        for _, key in sorted(generations, reverse=True):
-            pointer = self._read_pointer(key)
-            if pointer:
-                return pointer
-        return None
-
-    def _read_pointer(self, key: str) -> Pointer | None:
-        pointer = self._read_pointers.get(key)
-        if pointer is None:
-            try:
-                pointer = Pointer.from_json(key, self._objects.get(key) or b"")
-            except CorruptModel as error:
-                _log.warning("passed over a pointer: %s", error)
-                return None
-            self._read_pointers[key] = pointer
-        return pointer
 
     def _scope_in(self, key: str) -> ModelScope | None:
         """The scope that a file tells of itself."""

@@ -1,9 +1,9 @@
-"""Check everything that a store holds."""
+"""Check everything that a store holds: digests, and signatures where the store knows whom to trust."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from conductor_model_store.errors import CorruptModel, ModelNotFound
+from conductor_model_store.errors import CorruptModel, ModelNotFound, UntrustedModel
 from conductor_model_store.scope import ModelScope
 from conductor_model_store.store import ModelStore
 
@@ -16,6 +16,8 @@ class Finding:
     """Resource name and version of a model, or the key of a pointer."""
     problem: str | None
     """What is wrong; None if nothing is."""
+    signature: str | None = None
+    """Who signed a model, as `signature_state` tells; None for a pointer."""
 
 
 def verify(store: ModelStore, predictor: str | None = None, tenant_id: str | None = None) -> Iterator[Finding]:
@@ -27,7 +29,11 @@ def verify(store: ModelStore, predictor: str | None = None, tenant_id: str | Non
     ]
     for scope in scopes:
         for stored in store.versions(scope.predictor, scope.tenant_id):
-            yield Finding(f"{scope.resource_name} {stored.version}", _problem(store, scope, stored.version))
+            yield Finding(
+                f"{scope.resource_name} {stored.version}",
+                _problem(store, scope, stored.version),
+                signature_state(store, scope, stored.version),
+            )
     directories = tuple(f"{scope.directory}/" for scope in scopes)
     everything = predictor is None and tenant_id is None
     for key, problem in store.unreadable_pointers().items():
@@ -41,9 +47,26 @@ def verify(store: ModelStore, predictor: str | None = None, tenant_id: str | Non
                 yield Finding(scope.pointer_key(channel, pointer.generation), found)
 
 
+def signature_state(store: ModelStore, scope: ModelScope, version: str) -> str:
+    """The keys that a version's signatures name, trusted or not; or "unsigned", or "unreadable".
+
+    The first 16 digits of each id, in order, separated by commas.
+    """
+    content = store.signatures(scope, version)
+    if content is None:
+        return "unsigned"
+    from conductor_model_store.signatures import read_envelope  # noqa: PLC0415  # takes long to import
+    from conductor_model_store.signing_keys import shortened  # noqa: PLC0415  # likewise
+
+    try:
+        return shortened(read_envelope(scope.resource_name, content).signatures)
+    except UntrustedModel:
+        return "unreadable"
+
+
 def _problem(store: ModelStore, scope: ModelScope, version: str, manifest_digest: str | None = None) -> str | None:
     try:
         store.load(scope.predictor, scope.tenant_id, version, manifest_digest)
-    except (CorruptModel, ModelNotFound) as error:
+    except (CorruptModel, ModelNotFound, UntrustedModel) as error:
         return str(error)
     return None

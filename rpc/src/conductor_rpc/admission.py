@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from conductor_rpc.exceptions import Overloaded, TenantOverloaded
 
 _RESERVED_SHARE = 0.25
@@ -24,9 +21,8 @@ class Admission:
         self._by_tenant: dict[str, int] = {}
         self.in_flight_count = 0
 
-    @contextmanager
-    def admit(self, tenant_id: str) -> Iterator[None]:
-        """Hold a place for one call.
+    def admit(self, tenant_id: str) -> None:
+        """Take a place for one call; ``release`` gives it back.
 
         Raises:
             Overloaded: there is no place.
@@ -40,11 +36,11 @@ class Admission:
             raise Overloaded(_RETRY_SECONDS)
         self._by_tenant[tenant_id] = held + 1
         self.in_flight_count += 1
-        try:
-            yield
-        finally:
-            self.in_flight_count -= 1
-            if self._by_tenant[tenant_id] == 1:
-                del self._by_tenant[tenant_id]
-            else:
-                self._by_tenant[tenant_id] -= 1
+
+    def release(self, tenant_id: str) -> None:
+        """Give back the place of a call that was admitted."""
+        self.in_flight_count -= 1
+        if self._by_tenant[tenant_id] == 1:
+            del self._by_tenant[tenant_id]
+        else:
+            self._by_tenant[tenant_id] -= 1

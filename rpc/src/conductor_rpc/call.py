@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from opentelemetry.context import Context
+
 from conductor_rpc.exceptions import DeadlineTooShort
 
 
@@ -56,10 +58,14 @@ class Call:
     deadline: Deadline
     identity: Identity | None = None
     """None where the process runs insecure."""
+    tenant_id: str = ""
+    """The tenant that a unary request is about; empty for none, and where requests are a stream."""
     code: str = "OK"
     """Name of the status code that it ended with."""
     timings: dict[str, float] | None = None
     """Seconds by stage, where the caller asked for them."""
+    trace_context: Context | None = None
+    """Of the call's span, where there is one."""
 
 
 _CURRENT: ContextVar[Call | None] = ContextVar("conductor_call", default=None)

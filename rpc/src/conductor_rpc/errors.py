@@ -70,6 +70,8 @@ TABLE: Mapping[type[exceptions.ConductorError], Row] = {
         _Code.RESOURCE_EXHAUSTED, _Reason.ERROR_REASON_TENANT_OVERLOADED, metadata=_limit, details=_retry
     ),
     exceptions.NoPrediction: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_NO_PREDICTION),
+    exceptions.ModelNotFound: Row(_Code.NOT_FOUND, _Reason.ERROR_REASON_MODEL_NOT_FOUND),
+    exceptions.ModelNotRun: Row(_Code.INTERNAL, _Reason.ERROR_REASON_MODEL_FAILED),
     exceptions.WarehouseUnavailable: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_WAREHOUSE_UNAVAILABLE),
     exceptions.DeadlineTooShort: Row(_Code.DEADLINE_EXCEEDED, _Reason.ERROR_REASON_DEADLINE_TOO_SHORT),
     exceptions.Stopping: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_STOPPING),

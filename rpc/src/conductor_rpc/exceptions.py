@@ -73,6 +73,21 @@ class NoPrediction(ConductorError):
         super().__init__("there is no model, no history and no default to answer from")
 
 
+class ModelNotFound(ConductorError):
+    """No such model is loaded for the tenant. The same text whether it exists elsewhere or not."""
+
+    def __init__(self, name: str, version: str = "") -> None:
+        wanted = f"version {version!r} of model {name!r}" if version else f"model {name!r}"
+        super().__init__(f"{wanted} is not loaded for this tenant")
+
+
+class ModelNotRun(ConductorError):
+    """The model failed on the rows. Why is in the server's log: a graph's own words may tell of its making."""
+
+    def __init__(self) -> None:
+        super().__init__("the model could not be run on these rows")
+
+
 class WarehouseUnavailable(ConductorError):
     """The database does not answer; nothing was acknowledged."""
 

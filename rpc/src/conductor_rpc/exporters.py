@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from conductor_rpc.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from prometheus_client import CollectorRegistry
 
 _FLUSH_SECONDS = 2.0
 """How long a process that ends waits for its collector."""
@@ -23,20 +28,22 @@ def _wanted(signal: str) -> bool:
     return any(os.environ.get(name.format(signal)) for name in _ENDPOINTS)
 
 
-def telemetry_from_environment(service_name: str) -> tuple[Telemetry, Callable[[], None]]:
+def telemetry_from_environment(service_name: str, *, prometheus: bool = False) -> tuple[Telemetry, Callable[[], None]]:
     """Telemetry over OTLP if OTEL_* names an endpoint or exporter, else telemetry that is off.
 
     Exporting happens in threads of its own with bounded queues: a collector that hangs costs dropped spans, not time.
+
+    Args:
+        service_name: Where OTEL_SERVICE_NAME names none.
+        prometheus: Keep metrics for Prometheus to read, too: in ``Telemetry.registry``.
 
     Returns:
         The telemetry, and a function that flushes and closes it.
     """
     traces, metrics = _wanted("TRACES"), _wanted("METRICS")
-    if not traces and not metrics:
+    if not traces and not metrics and not prometheus:
         return Telemetry(), lambda: None
-    # Imported only here: the SDK and the exporter cost start-up time and memory that a process without them keeps.
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    # Imported only here: the SDK and the exporters cost start-up time and memory that a process without them keeps.
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
@@ -45,23 +52,44 @@ def telemetry_from_environment(service_name: str) -> tuple[Telemetry, Callable[[
 
     name = os.environ.get("OTEL_SERVICE_NAME", service_name)
     resource = Resource.create({"service.name": name, "service.instance.id": str(os.getpid())})
-    tracer_provider, meter_provider = None, None
+    tracer_provider, meter_provider, registry = None, None, None
+    readers: list[MetricReader] = []
     closing: list[Callable[[], None]] = []
     if traces:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
         spans = OTLPSpanExporter()
         tracer_provider = TracerProvider(resource=resource)
         tracer_provider.add_span_processor(BatchSpanProcessor(spans))
         closing.append(lambda: _close(tracer_provider.force_flush, spans.shutdown, tracer_provider.shutdown))
+    if prometheus:
+        registry, reader = _prometheus()
+        readers.append(reader)
     if metrics:
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+
         points = OTLPMetricExporter()
-        meter_provider = MeterProvider([PeriodicExportingMetricReader(points)], resource=resource)
-        closing.append(lambda: _close(meter_provider.force_flush, points.shutdown, meter_provider.shutdown))
+        readers.append(PeriodicExportingMetricReader(points))
+    if readers:
+        meter_provider = MeterProvider(readers, resource=resource)
+        stop_exporting = points.shutdown if metrics else lambda: None
+        closing.append(lambda: _close(meter_provider.force_flush, stop_exporting, meter_provider.shutdown))
 
     def close() -> None:
         for close_provider in closing:
             close_provider()
 
-    return Telemetry(tracer_provider, meter_provider), close
+    return Telemetry(tracer_provider, meter_provider, registry), close
+
+
+def _prometheus() -> tuple[CollectorRegistry, MetricReader]:
+    """A registry of our own (the library's shared one would be filled by other libraries), and what fills it."""
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader  # noqa: PLC0415
+    from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415
+
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    return registry, PrometheusMetricReader(scope_info_enabled=False, registry=registry)
 
 
 def _close(flush: Callable[[], object], stop_exporting: Callable[[], object], shut_down: Callable[[], object]) -> None:

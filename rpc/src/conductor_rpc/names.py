@@ -21,6 +21,13 @@ PREDICTIONS: Final = "conductor.predictions"
 MODEL_SWAPS: Final = "conductor.model.swaps"
 MODEL_REFUSALS: Final = "conductor.model.refusals"
 MODEL_FAILURES: Final = "conductor.model.failures"
+MODEL_LOAD_DURATION: Final = "conductor.model.load.duration"
+MODEL_HITS: Final = "conductor.model.hits"
+MODEL_MISSES: Final = "conductor.model.misses"
+MODEL_EVICTIONS: Final = "conductor.model.evictions"
+MODELS_RESIDENT: Final = "conductor.models.resident"
+MODELS_RESIDENT_MEMORY: Final = "conductor.models.resident.memory"
+MODELS_KNOWN: Final = "conductor.models.known"
 FEATURE_READ_FAILURES: Final = "conductor.feature_read.failures"
 
 # Attributes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import grpc
@@ -23,20 +23,22 @@ from conductor_rpc.tenancy import require_tenant
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _UNDECODABLE = object()
+_NO_LIMIT: AbstractAsyncContextManager[object] = nullcontext()
 
 
 class Onion(grpc.aio.ServerInterceptor):
-    """Wraps every method but the open ones (health, which probes must reach without credentials)."""
+    """Wraps every method but the open ones (health and its like, which probes must reach without credentials)."""
 
     def __init__(
         self,
         settings: RpcSettings,
         authenticator: Authenticator | None,
         telemetry: Telemetry,
-        open_services: frozenset[str],
+        open_methods: frozenset[str],
     ) -> None:
+        """``open_methods``: services, or full names of methods, that are reached without credentials."""
         self._settings, self._authenticator, self._telemetry = settings, authenticator, telemetry
-        self._open_services = open_services
+        self._open_methods = open_methods
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self.admission = Admission(settings.max_in_flight_count)
 
@@ -44,24 +46,34 @@ class Onion(grpc.aio.ServerInterceptor):
     async def around(self, call: Call, context: _Context, request: object | None) -> AsyncIterator[None]:
         """The layers, outermost first. ``request`` is None where requests are a stream: each is checked as it comes."""
         set_current_call(call)
-        with self._telemetry.call(call):  # sees the code that the next line ends the call with
-            async with _answering_errors(call, context), self._until_deadline(call, streaming=request is None):
-                call.deadline.require(self._settings.minimum_deadline_seconds)
-                if self._authenticator is not None:
-                    with self._telemetry.stage(names.AUTH):
-                        call.identity = await self._authenticator.authenticate(call.metadata)
-                tenant_id = call.identity.tenant_id if call.identity else ""
-                if request is not None:
-                    tenant_id = require_tenant(call.identity, _decoded(request))
-                with self._telemetry.stage(names.ADMISSION):
-                    admitted = self.admission.admit(tenant_id)
-                    admitted.__enter__()
-                try:
+        with self._telemetry.call(call):  # sees the code that the call ends with
+            try:
+                async with self._time_limit(call, streaming=request is None):
+                    call.deadline.require(self._settings.minimum_deadline_seconds)
+                    if self._authenticator is not None:
+                        with self._telemetry.stage(names.AUTH):
+                            call.identity = await self._authenticator.authenticate(call.metadata)
+                    tenant_id = call.identity.tenant_id if call.identity else ""
                     if request is not None:
-                        rules.validate(_decoded(request))
-                    yield
-                finally:
-                    admitted.__exit__(None, None, None)
+                        tenant_id = call.tenant_id = require_tenant(call.identity, _decoded(request))
+                    with self._telemetry.stage(names.ADMISSION):
+                        self.admission.admit(tenant_id)
+                    try:
+                        if request is not None:
+                            rules.validate(_decoded(request))
+                        yield
+                    finally:
+                        self.admission.release(tenant_id)
+            except asyncio.CancelledError:  # nobody is left to answer
+                call.code = "CANCELLED"
+                raise
+            except grpc.aio.AbortError:
+                call.code = "ABORTED"
+                raise
+            except Exception as exception:
+                status = errors.to_status(exception)
+                call.code = errors.code_of(status).name
+                await errors.abort(context, status)
 
     async def intercept_service(
         self,
@@ -76,7 +88,7 @@ class Onion(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
             return handler
-        if method.split("/")[1] not in self._open_services:
+        if not {method.split("/")[1], method.removeprefix("/")} & self._open_methods:
             handler = self._wrapped(method, handler)
         self._handlers[method] = handler
         return handler
@@ -124,36 +136,21 @@ class Onion(grpc.aio.ServerInterceptor):
         deadline = NO_DEADLINE if remaining is None else Deadline.after(remaining)
         return Call(method, metadata, deadline, timings={} if names.SERVER_TIMING in metadata else None)
 
-    @asynccontextmanager
-    async def _until_deadline(self, call: Call, *, streaming: bool) -> AsyncIterator[None]:
+    def _time_limit(self, call: Call, *, streaming: bool) -> AbstractAsyncContextManager[object]:
         """gRPC itself ends a call at its caller's deadline. A unary call without one gets one; a stream may be long."""
         if call.deadline is not NO_DEADLINE or streaming:
-            yield
-            return
-        seconds = self._settings.default_deadline_seconds
-        call.deadline = Deadline.after(seconds)
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError:
-            raise DeadlineTooShort from None
+            return _NO_LIMIT
+        call.deadline = Deadline.after(self._settings.default_deadline_seconds)
+        return _limit(self._settings.default_deadline_seconds)
 
 
 @asynccontextmanager
-async def _answering_errors(call: Call, context: _Context) -> AsyncIterator[None]:
-    """Turn an exception into its status. A cancelled call has nobody left to answer."""
+async def _limit(seconds: float) -> AsyncIterator[None]:
     try:
-        yield
-    except asyncio.CancelledError:
-        call.code = "CANCELLED"
-        raise
-    except grpc.aio.AbortError:
-        call.code = "ABORTED"
-        raise
-    except Exception as exception:
-        status = errors.to_status(exception)
-        call.code = errors.code_of(status).name
-        await errors.abort(context, status)
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineTooShort from None
 
 
 async def _checked(call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from conductor_rpc import health, tls
+from conductor_rpc.admin.ports import AdminPorts
 from conductor_rpc.authentication import authenticator
 from conductor_rpc.onion import Onion
 from conductor_rpc.settings import RpcSettings, SettingsInvalid
@@ -36,6 +37,8 @@ class Service:
     """Full name, for example ``conductor.prediction.v1.PredictionService``."""
     register: Callable[[grpc.aio.Server], None]
     """Adds the servicer to a server."""
+    open_methods: frozenset[str] = frozenset()
+    """Names of methods that probes must reach without credentials."""
 
 
 class RpcServer:
@@ -55,8 +58,10 @@ class RpcServer:
         settings.require_security()
         self._settings, self._services, self._share_port = settings, tuple(services), share_port
         self._authenticator = authenticator(settings)
-        self._onion = Onion(settings, self._authenticator, telemetry, frozenset({health.SERVICE_NAME}))
+        open_methods = {f"{service.name}/{method}" for service in services for method in service.open_methods}
+        self._onion = Onion(settings, self._authenticator, telemetry, frozenset({health.SERVICE_NAME, *open_methods}))
         self._health = health.Health(tuple(service.name for service in services))
+        self.admin = AdminPorts(settings, self._health, lambda: self.is_serving, telemetry.registry)
         self._server: grpc.aio.Server | None = None
         self._stop_asked = asyncio.Event()
         self.port = 0
@@ -66,6 +71,20 @@ class RpcServer:
         """Calls under way."""
         return self._onion.admission.in_flight_count
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether calls are welcome: from the end of ``start`` to the begin of ``stop``."""
+        return self._server is not None
+
+    async def start_admin(self) -> None:
+        """Open the admin ports already, so that they tell of a process that does not serve yet; ``stop`` closes them.
+
+        Raises:
+            SettingsInvalid: a port is taken.
+        """
+        await self._health.report(serving=self.is_serving)
+        await self.admin.start()
+
     async def start(self) -> int:
         """Listen, and report SERVING.
 
@@ -73,16 +92,20 @@ class RpcServer:
             The port.
 
         Raises:
-            SettingsInvalid: the TLS files can't be used, or the port is taken.
+            SettingsInvalid: the TLS files can't be used, or a port is taken.
         """
+        await self.start_admin()
         server = grpc.aio.server(interceptors=(self._onion,), options=self._options())
         for service in self._services:
             service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [service.name for service in self._services]
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        await self._health.report(serving=False)
-        self.port = self._bind(server)
+        try:
+            self.port = self._bind(server)
+        except SettingsInvalid:
+            await self.admin.stop()
+            raise
         await server.start()
         self._server = server
         await self._health.report(serving=True)
@@ -94,7 +117,13 @@ class RpcServer:
         await self.stop()
 
     async def stop(self) -> None:
-        """Report NOT_SERVING, go on serving for the grace, let calls under way end, close."""
+        """Report NOT_SERVING, go on serving for the grace, let calls under way end, close; the admin ports last."""
+        try:
+            await self._stop_serving()
+        finally:
+            await self.admin.stop()
+
+    async def _stop_serving(self) -> None:
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -141,6 +170,7 @@ class RpcServer:
             ("grpc.server_handshake_timeout_ms", 5_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.so_reuseport", int(self._share_port)),
+            ("grpc.enable_channelz", int(self._settings.admin_grpc_port is not None)),
         ]
 
 

@@ -63,6 +63,14 @@ class RpcSettings(ConductorSettings):
     drain_seconds: float = Field(default=10.0, ge=0)
     """After the grace: how long calls under way may take to end."""
 
+    admin_host: str = "127.0.0.1"
+    """Address of the admin ports. They ask for no credentials: name another one only where strangers are kept out."""
+    admin_http_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of ``/livez``, ``/readyz`` and ``/metrics`` by HTTP; 0 takes a free one, None opens none. With several
+    workers, worker n (from 0) listens on this port + n."""
+    admin_grpc_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of channelz, health and reflection by gRPC; otherwise the same."""
+
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least severe level that is logged."""
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from opentelemetry import propagate, trace
-from opentelemetry.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.context import get_current
+from opentelemetry.metrics import Counter, Histogram, MeterProvider, Observation
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
 
 from conductor_rpc import names
 from conductor_rpc.call import Call, current_call
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _SCOPE = "conductor"
 _NOTHING: AbstractContextManager[None] = nullcontext()
@@ -23,13 +28,19 @@ class Telemetry:
     """Records calls, their stages and events of the process."""
 
     def __init__(
-        self, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
+        self,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        registry: CollectorRegistry | None = None,
     ) -> None:
+        """``registry``: where Prometheus reads the same metrics, if it does."""
+        self.registry = registry
         self._tracer = tracer_provider.get_tracer(_SCOPE) if tracer_provider else None
         self._meter = meter_provider.get_meter(_SCOPE) if meter_provider else None
         self._call_seconds = self._histogram(names.RPC_SERVER_CALL_DURATION, "Duration of calls")
         self._stage_seconds = self._histogram(names.STAGE_DURATION, "Duration of a call's stages")
         self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
 
     def call(self, call: Call) -> AbstractContextManager[None]:
         """Around a call: its span, under the caller's W3C context, and its duration with the code it ended with."""
@@ -42,6 +53,27 @@ class Telemetry:
         if self._tracer is None and self._stage_seconds is None and timings is None:
             return _NOTHING
         return _Stage(self, name, timings)
+
+    def shared_stage(self, name: str, calls: Sequence[Call]) -> AbstractContextManager[None]:
+        """Around a stage that several calls are in at once: each of them is told the whole of it."""
+        if self._tracer is None and self._stage_seconds is None and all(call.timings is None for call in calls):
+            return _NOTHING
+        return self._recorded_shared_stage(name, calls)
+
+    @contextmanager
+    def _recorded_shared_stage(self, name: str, calls: Sequence[Call]) -> Iterator[None]:
+        began_ns, began = time.time_ns(), time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - began
+            ended_ns = began_ns + int(seconds * 1e9)
+            for call in calls:
+                if self._tracer is not None:
+                    self._tracer.start_span(name, call.trace_context, start_time=began_ns).end(ended_ns)
+                self.stage_ended(name, seconds)
+                if call.timings is not None:
+                    call.timings[name] = call.timings.get(name, 0.0) + seconds
 
     def annotate(self, attributes: Mapping[str, str]) -> None:
         """Add attributes to the current span."""
@@ -56,6 +88,24 @@ class Telemetry:
         if counter is None:
             counter = self._counters[name] = self._meter.create_counter(name, unit="1")
         counter.add(number, attributes)
+
+    def took(self, name: str, seconds: float, attributes: Mapping[str, str]) -> None:
+        """Record a duration; the attributes' values must be bounded."""
+        if self._meter is None:
+            return
+        histogram = self._histograms.get(name)
+        if histogram is None:
+            histogram = self._histograms[name] = self._meter.create_histogram(
+                name, unit="s", explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_SECONDS
+            )
+        histogram.record(seconds, attributes)
+
+    def observe(self, name: str, read: Callable[[], int], *, unit: str = "1", total: bool = False) -> None:
+        """Let a number be read whenever metrics are: ``total`` for one that only grows."""
+        if self._meter is None:
+            return
+        create = self._meter.create_observable_counter if total else self._meter.create_observable_gauge
+        create(name, [lambda _: [Observation(read())]], unit=unit)
 
     def _histogram(self, name: str, description: str) -> Histogram | None:
         if self._meter is None:
@@ -73,6 +123,7 @@ class Telemetry:
         span = self._start(call, attributes)
         started = time.perf_counter()
         with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            call.trace_context = get_current()
             try:
                 yield
             finally:

@@ -12,11 +12,15 @@ from conductor_model_store import ModelStore
 from conductor_rpc.server import RpcServer
 from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_server.features.online import OnlineFeatures
+from conductor_server.inference.serving import ServingModels
+from conductor_server.models.loader import ModelLoader
+from conductor_server.models.metrics import observe_models
 from conductor_server.models.registry import Registry
 from conductor_server.models.verifier import Verifier
 from conductor_server.models.watcher import ModelWatcher
 from conductor_server.prediction import build_duration
 from conductor_server.prediction.history import HISTORY_VIEWS
+from conductor_server.servicers.inference import inference_service
 from conductor_server.servicers.prediction import prediction_service
 from conductor_server.settings import ServerSettings
 
@@ -39,18 +43,39 @@ async def application(
 
     Raises:
         SettingsInvalid: the settings do not allow to serve.
+        InvalidKey: a trusted key can't be read.
         ModelStoreUnavailable: there is no model store at that place.
     """
     async with AsyncExitStack() as stack:
         reader = await stack.enter_async_context(OnlineReader(settings.redis_url, settings.feature_timeout_seconds))
-        registry = Registry({build_duration.PREDICTOR: HISTORY_VIEWS})
+        registry = Registry(
+            {build_duration.PREDICTOR: HISTORY_VIEWS},
+            memory_budget_bytes=settings.model_memory_budget_bytes,
+            pinned_tenants=settings.model_pinned_tenants,
+        )
         predictor = build_duration.BuildDurationPredictor(registry, OnlineFeatures(reader, telemetry), telemetry)
-        service = prediction_service(predictor, telemetry)
-        server = RpcServer(settings, [service], telemetry=telemetry, share_port=share_port)
-        store = await asyncio.to_thread(ModelStore.open, settings.model_store)
+        tensor_models = ServingModels(registry, registry.predictors)
+        services = [
+            prediction_service(predictor, telemetry),
+            inference_service(tensor_models, telemetry, lambda: server.is_serving),
+        ]
+        server = RpcServer(settings, services, telemetry=telemetry, share_port=share_port)
+        stack.push_async_callback(server.admin.stop)
+        await server.start_admin()
+        store = await asyncio.to_thread(ModelStore.open, settings.model_store, settings.trust())
         verifier = Verifier(settings.model_verification_seconds, settings.model_memory_bytes, known_models_directory)
+        watch = store.watch()
+        loader = await stack.enter_async_context(ModelLoader(store, watch, registry, verifier, telemetry))
+        registry.on_miss(loader.ask)
+        observe_models(registry, telemetry)
         watcher = await stack.enter_async_context(
-            ModelWatcher(store, registry, verifier, telemetry, settings.model_poll_seconds)
+            ModelWatcher(
+                watch,
+                registry,
+                loader,
+                poll_seconds=settings.model_poll_seconds,
+                load_all_count=settings.model_load_all_count,
+            )
         )
         await watcher.wait_for_first_pass(settings.model_first_load_seconds)
         await server.start()

@@ -22,6 +22,13 @@ def serve(
     model_store: Annotated[
         str | None, typer.Option(help="Path or URL of the model store (default .conductor/models)")
     ] = None,
+    model_trusted_keys: Annotated[
+        list[Path] | None,
+        typer.Option(help="Public key (PEM) that models must be signed with, or a folder of such; may be repeated"),
+    ] = None,
+    allow_unsigned_models: Annotated[
+        bool, typer.Option("--allow-unsigned-models", help="Serve models whoever made them")
+    ] = False,
     redis_url: Annotated[
         str | None,
         typer.Option(help="The online store (default redis://127.0.0.1:6379/0; a cluster: redis+cluster://host:port)"),
@@ -36,18 +43,27 @@ def serve(
     grace: Annotated[
         float | None, typer.Option(help="Seconds to go on serving after SIGTERM, as NOT_SERVING (default 1)")
     ] = None,
+    admin_host: Annotated[str | None, typer.Option(help="Address of the admin ports (default 127.0.0.1)")] = None,
+    admin_http_port: Annotated[
+        int | None, typer.Option(help="Port of /livez, /readyz, /metrics; of worker n, this + n (default none)")
+    ] = None,
+    admin_grpc_port: Annotated[
+        int | None, typer.Option(help="Port of channelz and health; of worker n, this + n (default none)")
+    ] = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Serve predictions until SIGTERM or Ctrl-C.
 
     Each option may come from the environment (CONDUCTOR_PORT, CONDUCTOR_REDIS_URL, CONDUCTOR_TLS_CERTIFICATE_FILE, …)
-    or from conductor.toml instead. Without TLS and JWKS it refuses to start, unless --insecure is said.
+    or from conductor.toml instead. Without TLS, JWKS and trusted keys it refuses to start, unless --insecure is said.
 
     \b
     Examples:
       conductor serve --insecure
-      conductor serve --tls-cert server.pem --tls-key server.key --jwks jwks.json --issuer https://id.example
+      conductor serve --tls-cert server.pem --tls-key server.key --jwks jwks.json --issuer https://id.example \
+        --model-trusted-keys keys/model-signing.pem
       conductor serve --insecure --workers 2 --port 0 -o json
+      conductor serve --insecure --admin-http-port 9464 --admin-grpc-port 9564
     """
     from pydantic import ValidationError
 
@@ -64,6 +80,8 @@ def serve(
             port=port,
             workers=workers,
             model_store=model_store,
+            model_trusted_keys=model_trusted_keys or None,
+            allow_unsigned_models=allow_unsigned_models or None,
             redis_url=redis_url,
             tls_certificate_file=tls_cert,
             tls_key_file=tls_key,
@@ -73,6 +91,9 @@ def serve(
             audience=audience,
             insecure=insecure or None,
             grace_seconds=grace,
+            admin_host=admin_host,
+            admin_http_port=admin_http_port,
+            admin_grpc_port=admin_grpc_port,
         )
         settings.require_security()
         configure_logging(settings.log_level)
@@ -93,5 +114,6 @@ def _tell(settings: ServerSettings, port: int, output: OutputFormat) -> None:
         typer.echo(json.dumps({"address": address, "insecure": settings.insecure, "workers": settings.workers}))
         return
     security = "insecure: no TLS, no tokens" if settings.insecure else f"TLS, tokens by {settings.issuer}"
+    security += "; signed models" if settings.model_trusted_keys else "; models whoever made them"
     processes = "1 process" if settings.workers == 1 else f"{settings.workers} processes"
     typer.echo(f"Serving predictions on {address} ({security}; {processes}). Stop with Ctrl-C or SIGTERM.")

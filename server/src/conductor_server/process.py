@@ -25,7 +25,9 @@ async def serve_process(
         SettingsInvalid: the settings do not allow to serve.
         ModelStoreUnavailable: there is no model store at that place.
     """
-    telemetry, close_telemetry = telemetry_from_environment("conductor-server")
+    telemetry, close_telemetry = telemetry_from_environment(
+        "conductor-server", prometheus=settings.admin_http_port is not None
+    )
     try:
         async with application(
             settings, telemetry=telemetry, share_port=share_port, known_models_directory=known_models_directory

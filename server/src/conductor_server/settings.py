@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from conductor_rpc.settings import RpcSettings
+from conductor_model_store.settings import ModelTrustSettings
+from conductor_rpc.settings import RpcSettings, SettingsInvalid
 
 
-class ServerSettings(RpcSettings):
+class ServerSettings(RpcSettings, ModelTrustSettings):
     """Settings of ``conductor serve``, read once and frozen."""
 
     workers: int = Field(default=1, ge=1, le=64)
@@ -21,6 +22,8 @@ class ServerSettings(RpcSettings):
 
     model_store: str = ".conductor/models"
     """Local path or URL (``s3://bucket/prefix``, …) of the model store."""
+    allow_unsigned_models: bool = False
+    """Serve models without checking their signatures."""
     model_poll_seconds: float = Field(default=0.5, gt=0, le=60)
     """How often the model store is asked whether a pointer moved."""
     model_first_load_seconds: float = Field(default=30.0, ge=0)
@@ -29,3 +32,24 @@ class ServerSettings(RpcSettings):
     """Time in which an unknown model must load and answer its golden requests in the child process."""
     model_memory_bytes: int = Field(default=1 << 30, ge=1 << 26)
     """Memory that an unknown model may take in the child process."""
+    model_memory_budget_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    """What the loaded models may take together in each process, by reckoning; the least recently used are dropped."""
+    model_pinned_tenants: tuple[str, ...] = ()
+    """Tenants whose models are loaded at the start and never dropped. Global models always are."""
+    model_load_all_count: int = Field(default=32, ge=0)
+    """Where no more tenants than so many have models, all are loaded at the start; else each when it is asked for."""
+
+    def require_security(self) -> None:
+        """Also refuse to go on without keys that models are trusted by, unless told so.
+
+        Raises:
+            SettingsInvalid: something is missing or contradicts itself.
+        """
+        super().require_security()
+        if self.allow_unsigned_models and self.model_trusted_keys:
+            raise SettingsInvalid("--allow-unsigned-models contradicts the trusted keys: leave out one or the other")
+        if not (self.insecure or self.allow_unsigned_models or self.model_trusted_keys):
+            raise SettingsInvalid(
+                "serving needs keys to trust models by: --model-trusted-keys (CONDUCTOR_MODEL_TRUSTED_KEYS) not set, "
+                "`conductor models keygen` makes a key pair (or say --allow-unsigned-models)"
+            )

@@ -25,6 +25,12 @@ _STOP_MARGIN_SECONDS = 5.0
 _START_MARGIN_SECONDS = 30.0
 
 
+def settings_of(settings: ServerSettings, slot: int) -> ServerSettings:
+    """A worker's settings: it shares the port, but has admin ports of its own, told apart by its slot (0, 1, …)."""
+    ports = {"admin_http_port": settings.admin_http_port, "admin_grpc_port": settings.admin_grpc_port}
+    return settings.model_copy(update={name: port + slot for name, port in ports.items() if port})
+
+
 class WorkerFailed(RuntimeError):
     """A worker could not start; its log says why."""
 
@@ -108,7 +114,8 @@ class Workers:
         if process.stdin is None or process.stdout is None:
             return False
         # Over standard input rather than arguments: arguments can be read by everybody on the machine.
-        process.stdin.write(f"{self._settings.model_dump_json()}\n{self._known_models_directory}\n".encode())
+        settings = settings_of(self._settings, slot)
+        process.stdin.write(f"{settings.model_dump_json()}\n{self._known_models_directory}\n".encode())
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(self._settings.model_first_load_seconds + _START_MARGIN_SECONDS):
                 await process.stdin.drain()

@@ -55,7 +55,13 @@ class Objects(Protocol):
 class ObstoreObjects:
     """Objects on a local path or anything that obstore has a URL for (s3://, gs://, az://, memory:///)."""
 
-    def __init__(self, location: str | Path, *, unavailable: type[StorageUnavailable] = StorageUnavailable) -> None:
+    def __init__(
+        self,
+        location: str | Path,
+        *,
+        unavailable: type[StorageUnavailable] = StorageUnavailable,
+        durable: bool = True,
+    ) -> None:
         """Open what is there; a local folder is made.
 
         Credentials and endpoint of a remote store come from its usual environment variables (``AWS_…``).
@@ -63,10 +69,11 @@ class ObstoreObjects:
         Args:
             location: a local path, or a URL: ``file://``, ``s3://bucket/prefix``, ``gs://``, ``az://``.
             unavailable: how it is told that the storage does not answer, here and by every operation.
+            durable: a local file is on the disk when it is said to be written; False for what may be lost.
         """
         text = str(location)
         self.location = text
-        self._unavailable = unavailable
+        self._unavailable, self._durable = unavailable, durable
         with self._translated(text):
             if "://" in text and not text.startswith("file://"):
                 self._store = from_url(text) if text.startswith("memory:") else _remote(text)
@@ -145,7 +152,7 @@ class ObstoreObjects:
 
         Without it, a power cut could keep the pointer and lose what it points to.
         """
-        if self._root is None:
+        if self._root is None or not self._durable:
             return
         path = self._root / key
         for place in (path, *path.parents):

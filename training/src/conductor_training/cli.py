@@ -62,7 +62,7 @@ def build_duration(
     """
     import psycopg
 
-    from conductor_model_store import ModelStore
+    from conductor_model_store import ModelStoreError
     from conductor_model_store.settings import ModelStoreSettings
     from conductor_training.frame_checks import FrameRefused
     from conductor_training.jobs import lake_frames, train_build_duration, warehouse_frames
@@ -73,6 +73,9 @@ def build_duration(
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if lake_version is not None and lake is None:
         fail("--lake-version goes with --lake", USAGE)
+    settings = ModelStoreSettings.from_flags(model_store=store)
+    if publish and settings.model_signing_key is None:
+        _progress("CONDUCTOR_MODEL_SIGNING_KEY is not set: models are published unsigned, and most servers refuse such")
     try:
         if lake is not None:
             opened = Lake.open(lake)
@@ -82,13 +85,13 @@ def build_duration(
             read_frame = warehouse_frames(url, moment, as_served=as_served)
         jobs = train_build_duration(
             read_frame=read_frame,
-            store=ModelStore.open(store or ModelStoreSettings().model_store),
+            store=settings.open(),
             tenant_id=tenant,
             publish=publish,
             progress=_progress,
         )
         rows = [_row(trained) for trained in jobs]
-    except (DatabaseNotConfigured, psycopg.Error, LakeError, FrameRefused) as error:
+    except (DatabaseNotConfigured, psycopg.Error, LakeError, FrameRefused, ModelStoreError) as error:
         fail(str(error).strip())
     if output is OutputFormat.TABLE:
         rows = [{key: value for key, value in row.items() if key not in _ONLY_JSON} for row in rows]

@@ -24,6 +24,8 @@ def up(
     directory: DirectoryOption = Path(".conductor"),
     port: Annotated[int, typer.Option(help="Port of the prediction server; 0 takes a free one.")] = 50051,
     events_port: Annotated[int, typer.Option(help="Port of the event service; 0 takes a free one.")] = 50052,
+    admin_http_port: Annotated[int, typer.Option(help="Probes and metrics; 0 takes a free port.")] = 9464,
+    admin_grpc_port: Annotated[int, typer.Option(help="channelz; 0 takes a free port.")] = 9564,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes of the prediction server.")] = 1,
     insecure: Annotated[bool, typer.Option("--insecure", help="Without TLS and tokens.")] = False,
 ) -> None:
@@ -35,11 +37,19 @@ def up(
     \b
     Examples:
       conductor up
-      conductor up --workers 2 --port 0
+      conductor up --workers 2 --port 0 --admin-http-port 0 --admin-grpc-port 0
     """
     from conductor_workbench.up import run_platform
 
-    run_platform(directory, port, events_port, workers, insecure)
+    run_platform(
+        directory,
+        port=port,
+        events_port=events_port,
+        admin_http_port=admin_http_port,
+        admin_grpc_port=admin_grpc_port,
+        workers=workers,
+        insecure=insecure,
+    )
 
 
 def token(

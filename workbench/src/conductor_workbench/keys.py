@@ -1,6 +1,6 @@
-"""Keys of one's own for the embedded platform: a certificate authority, a server certificate, tokens.
+"""Keys of one's own for the embedded platform: a certificate authority, a server certificate, tokens, signed models.
 
-They make `conductor up`, the demo and replays run with TLS and authentication on, as a real installation does.
+They make `conductor up`, the demo and replays run with TLS, authentication and signatures on, as an installation does.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from conductor_model_store.signing_keys import generate_key_pair
+
 ISSUER = "conductor-embedded"
 AUDIENCE = "conductor"
 _KEY_ID = "embedded-1"
 _LIFETIME = timedelta(days=365)
+_MODEL_SIGNING = "model-signing"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,24 @@ class EmbeddedKeys:
     def token_key(self) -> Path:
         """Private key that signs tokens."""
         return self.directory / "token.key"
+
+    @property
+    def model_signing_key(self) -> Path:
+        """Private key that signs models."""
+        return self.directory / f"{_MODEL_SIGNING}.key"
+
+    @property
+    def model_trusted_key(self) -> Path:
+        """Public key that models are trusted by."""
+        return self.directory / f"{_MODEL_SIGNING}.pem"
+
+    def ensure_model_keys(self) -> bool:
+        """Make the key pair of models if there is none. It does not end: models are kept. Says whether it was made."""
+        if self.model_trusted_key.exists():
+            return False
+        self.model_signing_key.unlink(missing_ok=True)  # of a process that was stopped between the two
+        generate_key_pair(self.directory, _MODEL_SIGNING)
+        return True
 
     def ensure(self) -> EmbeddedKeys:
         """Make the keys if there are none, or if they end within a day."""

@@ -16,7 +16,16 @@ from conductor_workbench.embedded.platform import Platform, PlatformSettings
 _CHECK_SECONDS = 1.0
 
 
-def run_platform(directory: Path, port: int, events_port: int, workers: int, insecure: bool) -> None:
+def run_platform(
+    directory: Path,
+    *,
+    port: int,
+    events_port: int,
+    admin_http_port: int,
+    admin_grpc_port: int,
+    workers: int,
+    insecure: bool,
+) -> None:
     """Run until SIGINT or SIGTERM, or until a part ends by itself; then stop everything in order."""
     stop = threading.Event()
 
@@ -26,7 +35,13 @@ def run_platform(directory: Path, port: int, events_port: int, workers: int, ins
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask_to_stop)
     settings = PlatformSettings.from_environment(
-        directory=directory, prediction_port=port, events_port=events_port, workers=workers, insecure=insecure
+        directory=directory,
+        prediction_port=port,
+        events_port=events_port,
+        admin_http_port=admin_http_port,
+        admin_grpc_port=admin_grpc_port,
+        workers=workers,
+        insecure=insecure,
     )
     try:
         with Platform(settings, lambda message: typer.echo(f"… {message}", err=True)) as platform:
@@ -47,6 +62,8 @@ Conductor is up. Stop it with Ctrl-C.
 
   predictions   {platform.prediction_target}
   events        {platform.events_target}
+  metrics       http://127.0.0.1:{platform.admin_http_port}/metrics (probes: /livez, /readyz)
+  channelz      127.0.0.1:{platform.admin_grpc_port}
   database      {platform.database_url}
   Redis         {platform.redis_url}
   models        {platform.model_store}
@@ -57,6 +74,8 @@ In another shell:
   export CONDUCTOR_DATABASE_URL='{platform.database_url}'
   export CONDUCTOR_REDIS_URL='{platform.redis_url}'
   export CONDUCTOR_MODEL_STORE='{platform.model_store}'
+  export CONDUCTOR_MODEL_SIGNING_KEY='{platform.model_signing_key}'
+  export CONDUCTOR_MODEL_TRUSTED_KEYS='{":".join(map(str, platform.model_trusted_keys))}'
   conductor simulate --events events.ndjson --end now
   conductor ingest events.ndjson
   conductor train build-duration

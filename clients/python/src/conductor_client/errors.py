@@ -36,6 +36,8 @@ class ErrorReason(IntEnum):
     DEADLINE_TOO_SHORT = 9
     INTERNAL = 10
     STOPPING = 11
+    MODEL_NOT_FOUND = 12
+    MODEL_FAILED = 13
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,10 @@ class PermissionDenied(ConductorError):
     """PERMISSION_DENIED: the token is not for this tenant."""
 
 
+class NotFound(ConductorError):
+    """NOT_FOUND: there is no such model, or none that this tenant may know of."""
+
+
 class Overloaded(ConductorError):
     """RESOURCE_EXHAUSTED: the server or the tenant's share of it is full (or a message is too large). Back off."""
 
@@ -111,6 +117,7 @@ _CLASSES: dict[grpc.StatusCode, type[ConductorError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,

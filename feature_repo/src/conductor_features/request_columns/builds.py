@@ -17,7 +17,20 @@ from google.protobuf.message import Message
 
 from conductor.build.v1.build_context_pb2 import BuildContext, BuildTrigger
 
-_Function = Callable[[BuildContext], float]
+
+class Seen:
+    """A build's context, with what several columns ask of it worked out once."""
+
+    __slots__ = ("change", "context", "extensions")
+
+    def __init__(self, context: BuildContext) -> None:
+        self.context = context
+        self.change = context.change
+        self.extensions = _normalised(tuple(self.change.file_extensions))
+        """Distinct extensions of the touched files, in lower case and without their dots."""
+
+
+_Function = Callable[[Seen], float]
 
 _NAN = math.nan
 _DAY = 86_400
@@ -55,49 +68,48 @@ def _number(message: Message, field: str) -> float:
 
 
 def _change(field: str) -> _Function:
-    return lambda context: _number(context.change, field)
+    return lambda seen: _number(seen.change, field)
 
 
-def _push(context: BuildContext) -> float:
-    trigger = context.trigger
+def _push(seen: Seen) -> float:
+    trigger = seen.context.trigger
     return float(trigger == BuildTrigger.BUILD_TRIGGER_PUSH) if trigger in _KNOWN_TRIGGERS else _NAN
 
 
-def _hour(context: BuildContext) -> float:
+def _hour(seen: Seen) -> float:
+    context = seen.context
     return float(context.queued_time.seconds % _DAY // 3600) if context.HasField("queued_time") else _NAN
 
 
-def _weekday(context: BuildContext) -> float:
+def _weekday(seen: Seen) -> float:
+    context = seen.context
     # 1970-01-01 was a Thursday.
     return float((context.queued_time.seconds // _DAY + 3) % 7) if context.HasField("queued_time") else _NAN
 
 
-def _main_branch(context: BuildContext) -> float:
-    return float(context.branch.lower() in _MAIN_BRANCHES) if context.branch else _NAN
+def _main_branch(seen: Seen) -> float:
+    branch = seen.context.branch
+    return float(branch.lower() in _MAIN_BRANCHES) if branch else _NAN
 
 
-def _bot_actor(context: BuildContext) -> float:
-    return float(_BOT.search(context.actor) is not None) if context.actor else _NAN
-
-
-def _distinct(context: BuildContext) -> frozenset[str]:
-    return _normalised(tuple(context.change.file_extensions))
+def _bot_actor(seen: Seen) -> float:
+    actor = seen.context.actor
+    return float(_BOT.search(actor) is not None) if actor else _NAN
 
 
 @lru_cache(maxsize=256)
 def _normalised(extensions: tuple[str, ...]) -> frozenset[str]:
-    """Remembered, as each of a context's extension columns asks for the same."""
     return frozenset(extension.lstrip(".").lower() for extension in extensions)
 
 
-def _extensions(context: BuildContext) -> float:
+def _extensions(seen: Seen) -> float:
     # Nothing tells an empty list from an unknown one.
-    return float(len(_distinct(context))) or _NAN
+    return float(len(seen.extensions)) or _NAN
 
 
 def _extensions_of(group: str) -> _Function:
     members = frozenset(_EXTENSIONS[group].split())
-    return lambda context: float(len(distinct & members)) if (distinct := _distinct(context)) else _NAN
+    return lambda seen: float(len(seen.extensions & members)) if seen.extensions else _NAN
 
 
 REQUEST_COLUMNS: Mapping[str, Column] = MappingProxyType(
@@ -129,7 +141,8 @@ _FUNCTIONS = tuple(column.function for column in REQUEST_COLUMNS.values())
 
 def request_values(context: BuildContext) -> list[float]:
     """All request columns in the order of :data:`REQUEST_COLUMN_NAMES`; NaN is missing."""
-    return [function(context) for function in _FUNCTIONS]
+    seen = Seen(context)
+    return [function(seen) for function in _FUNCTIONS]
 
 
 def request_columns(context: BuildContext) -> dict[str, float]:

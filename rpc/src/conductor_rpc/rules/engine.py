@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -170,9 +170,19 @@ Table = Mapping[str, Rule]
 Together = Callable[[Any], Iterator[Violation]]
 """A rule between the fields of a message, checked when each field by itself holds."""
 
+
+class _Check(NamedTuple):
+    """A line of a table, as far as it can be worked out beforehand."""
+
+    name: str
+    rule: Rule
+    has_presence: bool
+    """Whether the field knows if it is set; else it is there when it is not its default."""
+
+
 TABLES: dict[type[Message], Table] = {}
 _TOGETHER: dict[type[Message], Together] = {}
-_REQUIRED: dict[type[Message], tuple[str, ...]] = {}
+_CHECKS: dict[type[Message], tuple[_Check, ...]] = {}
 
 
 def declare(tables: Mapping[type[Message], Table], together: Mapping[type[Message], Together]) -> None:
@@ -180,7 +190,9 @@ def declare(tables: Mapping[type[Message], Table], together: Mapping[type[Messag
     TABLES.update(tables)
     _TOGETHER.update(together)
     for message, table in tables.items():
-        _REQUIRED[message] = tuple(name for name, rule in table.items() if rule.required)
+        # In the order of the fields, whatever the table's.
+        fields = sorted((message.DESCRIPTOR.fields_by_name[name] for name in table), key=lambda field: field.number)
+        _CHECKS[message] = tuple(_Check(field.name, table[field.name], field.has_presence) for field in fields)
 
 
 def counts(message: type[Message], *names: str) -> dict[str, Rule]:
@@ -196,20 +208,21 @@ def violations(message: Message, path: str = "") -> list[Violation]:
     Raises:
         BatchTooLarge: a batch holds too many items.
     """
-    table = TABLES.get(type(message))
-    if table is None:
+    checks = _CHECKS.get(type(message))
+    if checks is None:
         return []
     prefix = f"{path}." if path else ""
     found: list[Violation] = []
-    present = set()
-    for field, value in message.ListFields():
-        name = field.name
-        present.add(name)
-        rule = table.get(name)
-        if rule is not None and (broken := rule.check(value, prefix + name)):
+    for name, rule, has_presence in checks:
+        if has_presence:
+            value = getattr(message, name) if message.HasField(name) else None
+        else:
+            value = getattr(message, name) or None
+        if value is None:
+            if rule.required:
+                found.append(Violation(prefix + name, "is required"))
+        elif broken := rule.check(value, prefix + name):
             found.extend(broken)
-    if not present.issuperset(_REQUIRED[type(message)]):
-        found += [Violation(prefix + name, "is required") for name in _REQUIRED[type(message)] if name not in present]
     together = _TOGETHER.get(type(message))
     if together is not None and not found:
         found.extend(Violation(prefix + v.field, v.description) for v in together(message))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conductor_features.reader import OnlineReader, OnlineStoreUnavailable
-from conductor_features.rows import FeatureRow, Missing
-from conductor_features.views import View
+from conductor_features.rows import Missing
+from conductor_features.tables import RowTable, TableLayout
 from conductor_rpc import names
 from conductor_rpc.telemetry import Telemetry
 
@@ -19,10 +19,10 @@ class OnlineFeatures:
     def __init__(self, reader: OnlineReader, telemetry: Telemetry) -> None:
         self._reader, self._telemetry = reader, telemetry
 
-    async def read(self, requests: Sequence[tuple[View, tuple[str, ...]]]) -> list[FeatureRow | Missing]:
-        """Rows in the order asked, in one round trip."""
+    async def read(self, layout: TableLayout, entities: Sequence[Sequence[tuple[str, ...]]]) -> RowTable:
+        """Rows of the layout's views, a line for each request, in one round trip."""
         try:
-            return await self._reader.read(requests)
+            return await self._reader.read_table(layout, entities)
         except OnlineStoreUnavailable:
             self._telemetry.count(names.FEATURE_READ_FAILURES, {})
-            return [_UNAVAILABLE] * len(requests)
+            return layout.without_rows(len(entities), _UNAVAILABLE)

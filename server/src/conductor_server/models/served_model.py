@@ -10,24 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conductor.model.v1.model_manifest_pb2 import DurationStatistics, ModelManifest
-from conductor_features.request_columns.builds import REQUEST_COLUMNS
-from conductor_features.views import VIEWS
 from conductor_model_store import LoadedModel
 from conductor_server.models.sessions import (
     ModelRefused,
     check_golden_requests,
     check_signature,
-    open_session,
     output_names,
     run_session,
 )
+from conductor_server.models.shared_graphs import SharedGraph, SharedParts
 from conductor_server.prediction.answers import Estimate, ModelLabel
-from conductor_server.prediction.columns import ColumnPlan, ManifestUnfit
+from conductor_server.prediction.columns import ColumnPlan
 from conductor_server.prediction.ports import FallbackStatistics, ModelFailed
 
 _INLINE_ROWS = 128
 """More rows than this are run beside the event loop: other calls must not wait for them."""
 _CHUNK_ROWS = 4096
+# Measured over hundreds of loads (ADR 20): a model's memory beside its session.
+_MODEL_BYTES = 2_000
+_MODEL_BYTES_PER_MANIFEST_BYTE = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,24 @@ class ServedModel:
     plan: ColumnPlan
     coverage: float
     statistics: FallbackStatistics
-    session: Any
+    graph: SharedGraph
+    memory_bytes: int
+    """What it is reckoned to take beside its graph."""
     input_name: str
     output_names: tuple[str, str, str]
 
     @classmethod
-    def of(cls, model: LoadedModel) -> Self:
-        """Load and warm a model that was verified.
+    def of(cls, model: LoadedModel, parts: SharedParts) -> Self:
+        """Load and warm a model that was verified; what others have in common with it is shared.
 
         Raises:
             ModelRefused: it does not load here, or asks for features that this release does not have.
         """
         manifest = model.manifest
-        try:
-            plan = ColumnPlan.of(manifest.inputs, VIEWS, REQUEST_COLUMNS)
-        except ManifestUnfit as error:
-            raise ModelRefused(str(error)) from error
-        session = open_session(model.graph)
-        check_signature(session, manifest)
-        check_golden_requests(session, manifest)
+        plan = parts.plan(manifest)
+        graph = parts.graph(model)
+        check_signature(graph.session, manifest)
+        check_golden_requests(graph.session, manifest)
         coverage = manifest.calibration.coverage
         return cls(
             label=ModelLabel(model.scope.resource_name, model.version, manifest.graph.digest),
@@ -65,10 +65,16 @@ class ServedModel:
             plan=plan,
             coverage=coverage if 0 < coverage < 1 else 0.0,
             statistics=_statistics(manifest),
-            session=session,
+            graph=graph,
+            memory_bytes=round(_MODEL_BYTES + _MODEL_BYTES_PER_MANIFEST_BYTE * manifest.ByteSize()),
             input_name=manifest.input_name,
             output_names=output_names(manifest),
         )
+
+    @property
+    def session(self) -> Any:
+        """The ONNX Runtime session."""
+        return self.graph.session
 
     async def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Lower bound, median and upper bound in seconds, ``[n, 3]``, of rows ``[n, columns]``.

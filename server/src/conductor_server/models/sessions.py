@@ -19,8 +19,10 @@ class ModelRefused(Exception):
     """A model may not serve; the message is the reason."""
 
 
-def open_session(graph: bytes, *, arena: bool = True) -> Any:
+def open_session(graph: bytes) -> Any:
     """A session with one thread and no spinning: the process's cores belong to its requests.
+
+    Without an arena: each session's own would keep 50 kB, and what its largest batch took for ever (ADR 20).
 
     Raises:
         ModelRefused: ONNX Runtime does not take the graph.
@@ -29,15 +31,18 @@ def open_session(graph: bytes, *, arena: bool = True) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _ERRORS_ONLY
-    options.enable_cpu_mem_arena = arena
+    options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # Otherwise bytes may choose to be read as a format that the checks before this did not look at.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelRefused(f"ONNX Runtime refuses the graph: {_first_line(error)}") from error
+    # It keeps the graph's bytes in case that other providers are set later; none ever are.
+    session._model_bytes = None
+    return session
 
 
 def run_session(

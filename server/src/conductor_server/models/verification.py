@@ -32,7 +32,7 @@ def verify(manifest: ModelManifest, graph: bytes) -> None:
         ModelRefused: it may not serve.
     """
     _check_content(graph)
-    session = open_session(graph, arena=False)
+    session = open_session(graph)
     check_signature(session, manifest)
     check_golden_requests(session, manifest)
     # Rows unlike any that it was made from: what matters here is that it comes back, within time and memory.

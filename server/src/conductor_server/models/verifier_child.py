@@ -22,11 +22,13 @@ from conductor_server.models.verification import verify
 from conductor_server.models.verifier_wire import HEADER
 
 _MAX_REASON_BYTES = 2000
+_NICENESS = 10
 
 
 def main() -> None:
     """Answer until standard input ends."""
     _leave_for_nowhere()
+    os.nice(_NICENESS)  # requests come first
     while len(header := sys.stdin.buffer.read(HEADER.size)) == HEADER.size:
         manifest_size, graph_size, memory_bytes, seconds = HEADER.unpack(header)
         manifest = _read(sys.stdin.buffer, manifest_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Self
 
@@ -17,6 +17,19 @@ class Method(Enum):
     MODEL_DEGRADED = "model_degraded"
     HISTORY = "history"
     DEFAULT = "default"
+
+
+class Fallback(Enum):
+    """Why the best model of a tenant did not answer."""
+
+    NONE = "none"
+    """It did, or there is none."""
+    MODEL_LOADING = "model_loading"
+    """It is not in memory yet."""
+    MODEL_UNAVAILABLE = "model_unavailable"
+    """It was refused, or could not be read."""
+    MODEL_FAILED = "model_failed"
+    """It could not be run on the request, or said what can't be an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +76,9 @@ class ModelLabel:
 NO_MODEL = ModelLabel("", "", "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prediction:
-    """An answer with its labels."""
+    """An answer with its labels. Not frozen, as a frozen one takes three times as long to make."""
 
     estimate: Estimate
     method: Method
@@ -74,5 +87,6 @@ class Prediction:
     """None where no feature row was used."""
     missing_features: tuple[str, ...] = ()
     """``view.field`` of what the model takes and could not have."""
-    contributions: tuple[Contribution, ...] = field(default=())
+    fallback: Fallback = Fallback.NONE
+    contributions: tuple[Contribution, ...] = ()
     """Largest effect first."""

@@ -1,4 +1,4 @@
-"""From requests and feature rows to a model's input rows, by a plan that is made once when the model is loaded."""
+"""Where a model's input columns come from: a plan that is made once, when the model is loaded."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor.model.v1.model_manifest_pb2 import InputColumn
 from conductor_features.request_columns.builds import Column
-from conductor_features.rows import FeatureRow, Missing
 from conductor_features.views import View
-
-_ABSENT = "absent"
 
 
 class ManifestUnfit(ValueError):
@@ -56,34 +53,6 @@ class ViewColumns:
     all_nullable: bool
     names: tuple[str, ...]
     """``view.field`` by column."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeaturesUsed:
-    """What the feature rows of one question were."""
-
-    missing: tuple[str, ...]
-    """``view.field`` of the columns whose row was absent, unreadable or too old."""
-    degraded: bool
-    """Whether the model lacks what it should have: all of the above but absent or old rows of nullable columns."""
-    uncalibrated: bool
-    """Whether it lacks something in a way that training did not see, so that the interval's claim is off."""
-    oldest_us: int | None
-    """Event time of the oldest row that was used."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """The input rows of some questions."""
-
-    values: NDArray[np.float64]
-    """``[n, columns]`` as gathered; NaN is missing."""
-    inputs: NDArray[np.float32]
-    """The same as the graph takes them, defaults filled in."""
-    answerable: NDArray[np.bool_]
-    """``[n]``: every required column is there."""
-    used: list[FeaturesUsed]
-    """By question."""
 
 
 @dataclass(frozen=True)
@@ -136,65 +105,6 @@ class ColumnPlan:
             required=np.array([at for at, column in enumerate(inputs) if column.required], np.intp),
             typical=np.array(typical, np.float32),
         )
-
-    def gather(
-        self, questions: Sequence[Question], rows: Sequence[Sequence[FeatureRow | Missing]], positions: Sequence[int]
-    ) -> Inputs:
-        """Input rows of questions.
-
-        Args:
-            questions: n questions.
-            rows: For each question, its feature rows.
-            positions: Where the row of each of the plan's views stands among a question's rows.
-        """
-        values = np.full((len(questions), len(self.names)), math.nan)
-        used = []
-        for at, (question, of_question) in enumerate(zip(questions, rows, strict=True)):
-            target = values[at]
-            for column, definition in self.requests:
-                target[column] = definition.function(question.build)
-            used.append(self._features(target, question, [of_question[position] for position in positions]))
-        with np.errstate(over="ignore"):
-            inputs = values.astype(np.float32)
-        inputs[~np.isfinite(inputs)] = math.nan  # no infinity reaches a graph, whoever sent or stored it
-        if self.any_default:
-            np.copyto(inputs, self.defaults, where=np.isnan(inputs))
-        answerable = np.logical_not(np.isnan(inputs[:, self.required]).any(axis=1))
-        return Inputs(values, inputs, answerable, used)
-
-    def _features(
-        self, target: NDArray[np.float64], question: Question, rows: list[FeatureRow | Missing]
-    ) -> FeaturesUsed:
-        missing: tuple[str, ...] = ()
-        degraded = uncalibrated = False
-        oldest_us: int | None = None
-        for columns, row in zip(self.views, rows, strict=True):
-            if isinstance(row, Missing):
-                missing += columns.names
-                unreadable = row.reason != _ABSENT
-                degraded |= unreadable or not columns.all_nullable
-                uncalibrated |= unreadable
-                continue
-            age_us = question.moment_us - row.event_time_us
-            if question.past_only and age_us <= 0:
-                missing += columns.names
-                degraded = uncalibrated = True
-                continue
-            found = row.values[columns.fields]
-            if columns.any_elapsed:
-                seconds = question.moment_us / 1e6 - found
-                found = np.where(columns.elapsed, seconds, found)
-            if age_us > columns.least_maximum_age_us:
-                old = age_us > columns.maximum_age_us
-                found[old] = math.nan
-                missing += tuple(name for name, is_old in zip(columns.names, old, strict=True) if is_old)
-                if not columns.nullable[old].all():
-                    degraded = uncalibrated = True
-                if old.all():
-                    continue
-            target[columns.columns] = found
-            oldest_us = row.event_time_us if oldest_us is None else min(oldest_us, row.event_time_us)
-        return FeaturesUsed(missing, degraded, uncalibrated, oldest_us)
 
 
 def entity(view: View, tenant_id: str, build: BuildContext) -> tuple[str, ...]:

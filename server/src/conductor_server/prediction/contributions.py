@@ -6,6 +6,9 @@ says nothing of interactions; the effects need not sum up to anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,38 +16,57 @@ from conductor_server.prediction.answers import Contribution
 from conductor_server.prediction.columns import ColumnPlan
 
 
-def variants(plan: ColumnPlan, row: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The columns that differ from their typical level, and the row with each of them put to it, ``[k, columns]``."""
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """Input rows that each differ from one that is explained in a single column."""
+
+    of: NDArray[np.intp]
+    """Which row each is a variant of. Shape (k,)."""
+    column: NDArray[np.intp]
+    """The column that is put to its typical level. Shape (k,)."""
+    rows: NDArray[np.float32]
+    """Shape (k, columns)."""
+
+
+def variants(plan: ColumnPlan, inputs: NDArray[np.float32]) -> Variants:
+    """A variant for every column of every row that differs from its typical level. ``inputs``: ``[m, columns]``."""
     # A missing value differs from any level; a column without a level can't be told of.
-    columns = np.flatnonzero(~np.isnan(plan.typical) & (row != plan.typical))
-    rows = np.repeat(row[None, :], len(columns), axis=0)
-    rows[np.arange(len(columns)), columns] = plan.typical[columns]
-    return columns, rows
+    of, column = np.nonzero(~np.isnan(plan.typical) & (inputs != plan.typical))
+    rows = inputs[of]
+    rows[np.arange(len(of)), column] = plan.typical[column]
+    return Variants(of, column, rows)
 
 
 def contributions(
     plan: ColumnPlan,
     values: NDArray[np.float64],
-    columns: NDArray[np.intp],
+    made: Variants,
     *,
-    median_seconds: float,
+    medians_seconds: NDArray[np.float64],
     variant_medians_seconds: NDArray[np.float64],
-    count: int,
-) -> tuple[Contribution, ...]:
-    """The ``count`` largest effects, largest first; columns without any effect are left out.
+    counts: Sequence[int],
+) -> list[tuple[Contribution, ...]]:
+    """For each row its largest effects, largest first; columns without any effect are left out.
 
     Args:
         plan: The model's columns.
-        values: The columns' values as gathered.
-        columns: The columns that variants were made of.
-        median_seconds: The prediction.
-        variant_medians_seconds: What it would be, by variant.
-        count: How many to tell.
+        values: The rows' values as gathered. Shape (m, columns).
+        made: The rows' variants.
+        medians_seconds: The predictions. Shape (m,).
+        variant_medians_seconds: What they would be. Shape (k,).
+        counts: How many to tell of each row.
     """
-    effects = median_seconds - variant_medians_seconds
-    told = np.isfinite(effects) & (effects != 0)
-    order = np.argsort(-np.abs(effects[told]), kind="stable")[:count]
-    return tuple(
-        Contribution(plan.names[column], float(values[column]), float(effect))
-        for column, effect in zip(columns[told][order], effects[told][order], strict=True)
-    )
+    effects = np.zeros(values.shape)
+    effects[made.of, made.column] = medians_seconds[made.of] - variant_medians_seconds
+    effects[~np.isfinite(effects)] = 0.0
+    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, : max(counts, default=0)]
+    largest = np.take_along_axis(effects, order, axis=1).tolist()
+    level = np.take_along_axis(values, order, axis=1).tolist()
+    return [
+        tuple(
+            Contribution(plan.names[column], value, effect)
+            for column, value, effect in zip(columns[:count], its_values, its_effects, strict=False)
+            if effect
+        )
+        for columns, its_values, its_effects, count in zip(order.tolist(), level, largest, counts, strict=True)
+    ]

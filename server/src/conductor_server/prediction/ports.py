@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conductor_features.rows import FeatureRow, Missing
+from conductor_features.tables import RowTable, TableLayout
 from conductor_features.views import View
-from conductor_server.prediction.answers import Estimate, ModelLabel
+from conductor_server.prediction.answers import Estimate, Fallback, ModelLabel
 from conductor_server.prediction.columns import ColumnPlan
+from conductor_server.prediction.gathering import Gatherer
 
 
 class FeatureReader(Protocol):
     """Reads feature rows."""
 
-    async def read(self, requests: Sequence[tuple[View, tuple[str, ...]]]) -> list[FeatureRow | Missing]:
-        """Rows in the order asked, in one round trip. Never raises for an outage: rows are then missing."""
+    async def read(self, layout: TableLayout, entities: Sequence[Sequence[tuple[str, ...]]]) -> RowTable:
+        """Rows of the layout's views, a line for each request. Never raises for an outage: rows are then missing.
+
+        Args:
+            layout: the views.
+            entities: of each request, an entity for each view.
+        """
         ...
 
 
@@ -44,6 +51,16 @@ class QuantileModel(Protocol):
     @property
     def statistics(self) -> FallbackStatistics:
         """What to answer with where it can't be run."""
+        ...
+
+    @property
+    def input_name(self) -> str:
+        """Its graph's input tensor."""
+        ...
+
+    @property
+    def output_names(self) -> tuple[str, str, str]:
+        """Its graph's outputs, in the order of what ``run`` returns."""
         ...
 
     async def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -77,15 +94,26 @@ class Route:
 
     models: tuple[QuantileModel, ...]
     views: tuple[View, ...]
+    fallback: Fallback = Fallback.NONE
+    """Why the tenant's own model is not among them."""
 
-    def positions(self, model: QuantileModel) -> tuple[int, ...]:
-        """Where each view of a model's plan stands among ``views``."""
-        return tuple(self.views.index(columns.view) for columns in model.plan.views)
+    @cached_property
+    def layout(self) -> TableLayout:
+        """Of the rows that are read for a request."""
+        return TableLayout(self.views)
+
+    @cached_property
+    def gatherers(self) -> tuple[Gatherer, ...]:
+        """What makes each model's input rows out of those rows."""
+        return tuple(Gatherer(model.plan, self.layout) for model in self.models)
 
 
 class Models(Protocol):
     """The models that serve now."""
 
     def route(self, predictor: str, tenant_id: str) -> Route:
-        """The tenant's model, then the global one; those that there are."""
+        """The tenant's model, then the global one; those that are loaded.
+
+        Cheap: one that is not loaded is asked for and answers later requests.
+        """
         ...

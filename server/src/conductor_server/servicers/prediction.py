@@ -10,12 +10,13 @@ from conductor.prediction.v1 import build_duration_pb2 as messages
 from conductor.prediction.v1 import prediction_service_pb2_grpc as stubs
 from conductor.prediction.v1.prediction_service_pb2 import DESCRIPTOR
 from conductor_rpc import errors, names, rules
-from conductor_rpc.call import current_deadline
+from conductor_rpc.call import current_call, current_deadline
 from conductor_rpc.exceptions import ConductorError, TenantMismatch
 from conductor_rpc.server import Service
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.prediction.answers import Prediction
-from conductor_server.prediction.build_duration import BuildDurationPredictor
+from conductor_server.prediction.build_duration import Asked, BuildDurationPredictor
+from conductor_server.prediction.coalescing import Coalescer
 from conductor_server.prediction.columns import Question
 from conductor_server.servicers.translation import to_question, to_response
 
@@ -28,12 +29,13 @@ class PredictionServicer(stubs.PredictionServiceServicer):
 
     def __init__(self, build_duration: BuildDurationPredictor, telemetry: Telemetry) -> None:
         self._build_duration, self._telemetry = build_duration, telemetry
+        self._together = Coalescer(build_duration.predict)
 
     async def PredictBuildDuration(  # noqa: N802 - the contract's name
         self, request: messages.PredictBuildDurationRequest, context: _Context
     ) -> messages.PredictBuildDurationResponse:
         """Predict how long one build will take."""
-        [answer] = await self._build_duration.predict(request.tenant_id, [to_question(request)], current_deadline())
+        answer = await self._together.ask(_asked(request.tenant_id, to_question(request)))
         if not isinstance(answer, Prediction):
             raise answer
         response = to_response(answer)
@@ -46,7 +48,8 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         """Predict how long each of many builds will take; items fail one by one."""
         items = [_item(request.tenant_id, item) for item in request.requests]
         questions = [item for item in items if isinstance(item, Question)]
-        answers = iter(await self._build_duration.predict(request.tenant_id, questions, current_deadline()))
+        asked = [_asked(request.tenant_id, question) for question in questions]
+        answers = iter(await self._build_duration.predict(asked) if asked else [])
         response = messages.BatchPredictBuildDurationsResponse()
         for item in items:
             answer = next(answers) if isinstance(item, Question) else item
@@ -56,6 +59,10 @@ class PredictionServicer(stubs.PredictionServiceServicer):
             else:
                 result.error.CopyFrom(errors.to_status(answer))
         return response
+
+
+def _asked(tenant_id: str, question: Question) -> Asked:
+    return Asked(tenant_id, question, current_deadline(), current_call())
 
 
 def _item(tenant_id: str, item: messages.PredictBuildDurationRequest) -> Question | ConductorError:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import random
 import time
-import uuid
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationRequest, PredictBuildDurationResponse
-from conductor.prediction.v1.provenance_pb2 import PredictionMethod
-from conductor_server.prediction.answers import Method, Prediction
+from conductor.prediction.v1.provenance_pb2 import FallbackReason, PredictionMethod
+from conductor_server.prediction.answers import Fallback, Method, Prediction
 from conductor_server.prediction.columns import Question
 
 _DEFAULT_CONTRIBUTIONS = 5
@@ -19,6 +20,12 @@ _METHODS = {
     Method.MODEL_DEGRADED: PredictionMethod.PREDICTION_METHOD_MODEL_DEGRADED,
     Method.HISTORY: PredictionMethod.PREDICTION_METHOD_HISTORY,
     Method.DEFAULT: PredictionMethod.PREDICTION_METHOD_DEFAULT,
+}
+_FALLBACKS = {
+    Fallback.NONE: FallbackReason.FALLBACK_REASON_UNSPECIFIED,
+    Fallback.MODEL_LOADING: FallbackReason.FALLBACK_REASON_MODEL_LOADING,
+    Fallback.MODEL_UNAVAILABLE: FallbackReason.FALLBACK_REASON_MODEL_UNAVAILABLE,
+    Fallback.MODEL_FAILED: FallbackReason.FALLBACK_REASON_MODEL_FAILED,
 }
 
 
@@ -37,17 +44,23 @@ def to_response(prediction: Prediction) -> PredictBuildDurationResponse:
     response = PredictBuildDurationResponse()
     estimate = prediction.estimate
     _set(response.duration, estimate.median_seconds)
-    _set(response.interval.lower_duration, estimate.lower_seconds)
-    _set(response.interval.upper_duration, estimate.upper_seconds)
-    response.interval.coverage = estimate.coverage
+    interval = response.interval
+    _set(interval.lower_duration, estimate.lower_seconds)
+    _set(interval.upper_duration, estimate.upper_seconds)
+    interval.coverage = estimate.coverage
     provenance = response.provenance
-    provenance.prediction_id = uuid.uuid4().hex
+    # Unique, and no secret.
+    provenance.prediction_id = f"{random.getrandbits(128):032x}"
     provenance.method = _METHODS[prediction.method]
-    provenance.model_name = prediction.model.name
-    provenance.model_version = prediction.model.version
-    provenance.model_digest = prediction.model.digest
-    provenance.missing_features.extend(prediction.missing_features)
-    provenance.prediction_time.FromNanoseconds(time.time_ns())
+    if prediction.fallback is not Fallback.NONE:
+        provenance.fallback_reason = _FALLBACKS[prediction.fallback]
+    model = prediction.model
+    provenance.model_name = model.name
+    provenance.model_version = model.version
+    provenance.model_digest = model.digest
+    if prediction.missing_features:
+        provenance.missing_features.extend(prediction.missing_features)
+    _set(provenance.prediction_time, time.time())
     if prediction.oldest_feature_age_seconds is not None:
         _set(provenance.oldest_feature_age, prediction.oldest_feature_age_seconds)
     for contribution in prediction.contributions:
@@ -58,5 +71,9 @@ def to_response(prediction: Prediction) -> PredictBuildDurationResponse:
     return response
 
 
-def _set(duration: Duration, seconds: float) -> None:
-    duration.FromNanoseconds(round(seconds * 1e9))
+def _set(moment: Duration | Timestamp, seconds: float) -> None:
+    """A third of the time of ``FromNanoseconds``, for the same."""
+    nanoseconds = round(seconds * 1e9)
+    # A negative duration has both parts negative.
+    whole, rest = divmod(abs(nanoseconds), 1_000_000_000)
+    moment.seconds, moment.nanos = (whole, rest) if nanoseconds >= 0 else (-whole, -rest)

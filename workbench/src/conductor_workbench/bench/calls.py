@@ -58,12 +58,16 @@ class Caller:
         return {"saturation": self.saturate(seconds), "rate_100": self.at_rate(RATE_PER_S, seconds)}
 
     def _measure(self, request: dict[str, Any]) -> tuple[Measured, float]:
-        process = psutil.Process(self.process_id)
-        before = process.cpu_times()
+        before = _cpu_seconds(self.process_id)
         measured = Measured(**self.generator.ask(request))
-        after = process.cpu_times()
-        used = after.user + after.system - before.user - before.system
-        return measured, used / measured.requests * 1e3
+        return measured, (_cpu_seconds(self.process_id) - before) / measured.requests * 1e3
+
+
+def _cpu_seconds(process_id: int) -> float:
+    """Of a process and those below it: workers are."""
+    process = psutil.Process(process_id)
+    used = [found.cpu_times() for found in (process, *process.children(recursive=True))]
+    return sum(times.user + times.system for times in used)
 
 
 def _common(measured: Measured, cpu_ms: float) -> Figures:

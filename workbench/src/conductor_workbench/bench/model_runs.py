@@ -8,8 +8,8 @@ from conductor_model_store import LoadedModel
 from conductor_server.models.sessions import open_session, output_names, run_session
 from conductor_workbench.bench.figures import Figures, repeat, spread
 
-ROW_COUNTS = (1, 32, 256)
-"""One build; about one build with the variants that explain it; a batch without explanations."""
+ROW_COUNTS = (1, 32, 256, 2000)
+"""One build; about one build with the variants that explain it; a batch without explanations; many rows of tensors."""
 
 
 def measure_model_runs(model: LoadedModel, seconds: float) -> Figures:

@@ -8,8 +8,12 @@ class Part(StrEnum):
 
     SERVING = "serving"
     INGESTION = "ingestion"
+    MODELS = "models"
+    """Ten thousand tenants' models beside one. Measured only when asked for, as the next."""
     CURVE = "curve"
     """Measured only when asked for: it takes as long as its events do."""
+    ENDURANCE = "endurance"
+    """Memory over a million requests. Measured only when asked for."""
 
 
 USUAL = (Part.SERVING, Part.INGESTION)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from conductor_workbench.bench import echo
-from conductor_workbench.bench.calls import Caller
+from conductor_workbench.bench import echo, tensors
+from conductor_workbench.bench.calls import IN_FLIGHT, Caller
 from conductor_workbench.bench.children import Child
 from conductor_workbench.bench.echo_process import EchoProcess
 from conductor_workbench.bench.figures import Figures, significant
 from conductor_workbench.bench.load import Endpoint
 from conductor_workbench.bench.scene import BATCH_SIZE, Scene
 from conductor_workbench.bench.server_process import ServerProcess
+from conductor_workbench.bench.tensors import tensor_request
 from conductor_workbench.demo.spans import SpanReceiver
 
 _UNARY = "/conductor.prediction.v1.PredictionService/PredictBuildDuration"
 _BATCH = "/conductor.prediction.v1.PredictionService/BatchPredictBuildDurations"
+MANY_ROWS = 2000
 _HEALTH = "/grpc.health.v1.Health/Check"
 
 Say = Callable[[str], None]
@@ -43,6 +45,10 @@ class PredictionMeasurements:
         plain = replace(self._secure, payloads=self._scene.unary_payloads(contribution_count=0))
         return found | {"without_contributions": self._caller(plain).brief(self._seconds)}
 
+    def saturated(self) -> Figures:
+        """Unary predictions, as many as it can take."""
+        return self._caller(self._secure).saturate(self._seconds)
+
     def health(self) -> Figures:
         """Health checks at 100 a second."""
         self._say("Health checks")
@@ -61,6 +67,24 @@ class PredictionMeasurements:
             busy_seconds = figures["latency"]["mean_ms"] / 1e3 * figures["latency"]["count"]
             found[name] = figures | {"rows_per_s": significant(rows / busy_seconds), "request_bytes": len(payload)}
         return found
+
+    def tensors(self) -> Figures:
+        """Raw tensors by the Open Inference Protocol: a row, with many calls at once; 2,000 rows in one call."""
+        self._say("Raw tensors")
+        found: Figures = {}
+        for rows, in_flight in ((1, IN_FLIGHT), (MANY_ROWS, 1)):
+            endpoint = replace(self._secure, method=tensors.METHOD, payloads=(tensor_request(self._scene.model, rows),))
+            figures = self._caller(endpoint).saturate(self._seconds, in_flight=in_flight)
+            found[f"rows_{rows}"] = figures | {"request_bytes": len(endpoint.payloads[0])}
+        return found
+
+    def two_workers(self) -> Figures:
+        """Unary predictions of two processes that share the port."""
+        self._say("Unary predictions, two workers")
+        log = self._scene.logs / "two-workers.log"
+        with ServerProcess(self._scene.platform.environment, log, keys=self._keys, workers=2) as server:
+            endpoint = replace(self._secure, target=server.target)
+            return Caller(self._generator, endpoint, server.pid).profile(self._seconds)
 
     def insecure(self) -> Figures:
         """Unary predictions of a server without TLS and tokens."""

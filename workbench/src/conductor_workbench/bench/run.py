@@ -15,10 +15,12 @@ from rich.console import Console
 
 from conductor_workbench.bench.children import Child
 from conductor_workbench.bench.curve import measure_curve
+from conductor_workbench.bench.endurance import measure_endurance
 from conductor_workbench.bench.feature_reads import measure_feature_reads
 from conductor_workbench.bench.figures import Figures, significant
 from conductor_workbench.bench.ingestion import BUILD_EVENTS, measure_ingestion
 from conductor_workbench.bench.machine import busy_cores, load_average, machine
+from conductor_workbench.bench.many_models import measure_many_models
 from conductor_workbench.bench.model_runs import measure_model_runs
 from conductor_workbench.bench.parts import USUAL, Part
 from conductor_workbench.bench.predictions import PredictionMeasurements
@@ -62,6 +64,12 @@ def run_bench(
         if Part.SERVING in parts:
             with prepared_scene(directory, display.say) as scene:
                 figures |= _measure(scene, seconds, display)
+        if Part.MODELS in parts:
+            with prepared_scene(directory, display.say) as scene:
+                figures["models"] = measure_many_models(scene, display.say)
+        if Part.ENDURANCE in parts:
+            with prepared_scene(directory, display.say) as scene:
+                figures["endurance"] = measure_endurance(scene, display.say)
     figures["targets"] = judge(figures, parts)
     figures["finished_time"] = datetime.now(UTC).isoformat(timespec="seconds")
     figures["total_seconds"] = round(time.monotonic() - began)
@@ -89,6 +97,8 @@ def _measure(scene: Scene, seconds: float, display: ProgressDisplay) -> Figures:
         found["unary_traced"] = measure.traced()
         found["health"] = measure.health()
         found["batch"] = measure.batch()
+        found["tensors"] = measure.tensors()
+        found["two_workers"] = measure.two_workers()
     found["memory"]["after_load"] = memory(server_id)
     display.say("Reading features, beside Redis and Feast")
     found["feature_read"] = measure_feature_reads(scene.platform.redis_url, seconds * _FEATURE_SHARE, scene.logs)

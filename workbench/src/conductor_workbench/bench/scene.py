@@ -19,7 +19,7 @@ from conductor.prediction.v1.build_duration_pb2 import (
 )
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from conductor.prediction.v1.provenance_pb2 import PredictionMethod
-from conductor_model_store import LoadedModel, ModelStore
+from conductor_model_store import LoadedModel
 from conductor_workbench.embedded.platform import Platform, PlatformSettings
 from conductor_workbench.events_file import write_events
 from conductor_workbench.simulate.builds import Simulation, simulate
@@ -103,7 +103,7 @@ def prepared_scene(directory: Path, say: Callable[[str], None]) -> Iterator[Scen
         platform.run("ingest", str(directory / "events.ndjson"))
         say("Training and publishing the models")
         platform.run("train", "build-duration")
-        store = ModelStore.open(platform.model_store)
+        store = platform.open_models()
         pointer = store.resolve("build-duration", tenant_id) or store.resolve("build-duration")
         if pointer is None:
             raise RuntimeError("training published no model")

@@ -32,11 +32,13 @@ def memory(process_id: int) -> Figures:
 
 
 class ServerProcess:
-    """A prediction server with one worker. Use as ``with ServerProcess(…) as server``; stops at once, without grace."""
+    """A prediction server. Use as ``with ServerProcess(…) as server``; stops at once, without grace."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path, *, keys: EmbeddedKeys | None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], log: Path, *, keys: EmbeddedKeys | None, workers: int = 1
+    ) -> None:
         """``keys``: with TLS and tokens; None for insecure. ``environment``: names Redis and the model store."""
-        self._environment, self._log, self._keys = environment, log, keys
+        self._environment, self._log, self._keys, self._workers = environment, log, keys, workers
         self.target = f"127.0.0.1:{free_port()}"
         self.start_up_seconds = 0.0
         """From spawning to the health service's SERVING."""
@@ -68,7 +70,8 @@ class ServerProcess:
     def __enter__(self) -> Self:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         port = self.target.rpartition(":")[2]
-        command = [sys.executable, "-c", _MAIN, "serve", "--port", port, "--grace", "0", *self._security()]
+        options = ["--port", port, "--grace", "0", "--workers", str(self._workers)]
+        command = [sys.executable, "-c", _MAIN, "serve", *options, *self._security()]
         began = time.perf_counter()
         self._process = child.spawn(command, self._log, environment=self._environment)
         try:

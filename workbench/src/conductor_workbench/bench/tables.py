@@ -19,6 +19,16 @@ def print_figures(figures: Figures, console: Console) -> None:
     if "curve" in figures:
         console.print(_curve(figures["curve"]))
         console.print()
+    if "models" in figures:
+        console.print(_models(figures["models"]))
+        console.print()
+    if "endurance" in figures:
+        found = figures["endurance"]
+        begin, end = found["memory"][0], found["memory"][-1]
+        console.print(
+            f"{found['requests']:,} requests, {found['errors']} errors: {begin['rss_mb']:.0f} MB resident before, "
+            f"{end['rss_mb']:.0f} after; {found['growth_mb_per_million']} MB a million once warm.\n"
+        )
     if "unary" in figures:
         _print_serving(figures, console)
     if figures["targets"]:
@@ -59,6 +69,31 @@ def _ingestion(figures: Figures) -> Table:
     table.caption = (
         f"Acknowledged to online, beside {fresh['other_events_per_s']} events a second: "
         f"p50 {fresh['p50_ms']:.0f} ms, p95 {fresh['p95_ms']:.0f} ms."
+    )
+    return table
+
+
+def _models(figures: Figures) -> Table:
+    columns = ("p50", "p95", "p99", "server CPU", "errors", "by the tenant's own")
+    table = _table(f"{figures['models']:,} tenants' models beside one, ms", "", *columns)
+    for number, turn in enumerate(figures["turns"], 1):
+        for name, key in {f"one model, turn {number}": "one", "  all of them": "many"}.items():
+            found = turn[key]
+            table.add_row(
+                name,
+                *(f"{found['latency'][percentile]:.2f}" for percentile in _PERCENTILES),
+                f"{found['server_cpu_ms_per_request']:.2f}",
+                str(sum(found["errors"].values())),
+                f"{turn['answers']['hit_rate']:.0%}" if key == "many" else "",
+            )
+    load, poll, start_up, memory = (figures[key] for key in ("load", "poll", "start_up_seconds", "memory"))
+    table.caption = (
+        f"A model: {load['memory_kb_each']:.0f} kB resident ({figures['graph_bytes'] / 1e3:.0f} kB graph), "
+        f"{load['read_and_load']['p50_ms']:.0f} ms to load, {load['verify']['p50_ms']:.0f} ms to verify. "
+        f"Start-up {start_up['one']:.1f} s with one, {start_up['many']:.1f} s with all. "
+        f"Memory {memory['one']['rss_mb']:.0f} MB with one, {memory['many']['rss_mb']:.0f} MB with all. "
+        f"A poll: {poll['quiet_ms']:.1f} ms, {poll['one_change_ms']:.1f} ms after a change. "
+        f"A change serves after {figures['change']['median_s']:.2f} s."
     )
     return table
 
@@ -125,6 +160,9 @@ def _throughputs(figures: Figures) -> Table:
         "  without contributions": (figures["unary"]["without_contributions"]["saturation"], echo),
         "  without TLS and tokens": (figures["unary_insecure"]["saturation"], echo_insecure),
         "  with tracing": (figures["unary_traced"]["saturation"], echo),
+        "  by two workers": (figures["two_workers"]["saturation"], echo),
+        "raw tensors, a row": (figures["tensors"]["rows_1"], echo),
+        "raw tensors, 2,000 rows": (figures["tensors"]["rows_2000"], echo),
         "empty echo, TLS": (echo, echo),
         "empty echo, no TLS": (echo_insecure, echo_insecure),
     }

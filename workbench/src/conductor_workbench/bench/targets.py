@@ -9,8 +9,10 @@ from typing import Any
 from conductor_workbench.bench.figures import Figures
 from conductor_workbench.bench.parts import Part
 
-INGESTION = "ingestion"
-"""Where the figures of that part stand; all others are of serving."""
+INGESTION, MODELS = "ingestion", "models"
+"""Where the figures of those parts stand; all others are of serving."""
+
+_PARTS = {INGESTION: Part.INGESTION, MODELS: Part.MODELS}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Target:
     @property
     def part(self) -> Part:
         """Of which part it is."""
-        return Part.INGESTION if self.path[0] == INGESTION else Part.SERVING
+        return _PARTS.get(self.path[0], Part.SERVING)
 
     def judge(self, figures: Figures) -> Figures:
         """The target with the figure and whether it is met; a figure that was not measured meets nothing."""
@@ -67,6 +69,8 @@ TARGETS = (
         at_least=True,
     ),
     Target("Start-up to SERVING", ("start_up", "most_seconds"), 30.0),
+    Target("10,000 tenants' models: p95 beside that with one", (MODELS, "p95_many_over_one"), 2.0),
+    Target("10,000 tenants' models: a change takes effect, s", (MODELS, "change", "most_s"), 2.0),
     Target("Resident memory of the server after load", ("memory", "after_load", "rss_mb"), 512.0),
 )
 

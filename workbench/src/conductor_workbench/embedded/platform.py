@@ -22,6 +22,9 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from conductor_model_store import ModelStore
+from conductor_model_store.settings import ModelStoreSettings
+from conductor_model_store.signing import sign_all
 from conductor_workbench.embedded import child
 from conductor_workbench.embedded.postgres import EmbeddedPostgres
 from conductor_workbench.embedded.redis import EmbeddedRedis, free_port
@@ -43,12 +46,20 @@ class PlatformSettings:
     database_url: str | None = None
     redis_url: str | None = None
     model_store: str | None = None
+    model_signing_key: Path | None = None
+    """Signs models; None makes a key."""
+    model_trusted_keys: tuple[Path, ...] = ()
+    """Keys that the server trusts; none: the one that was made."""
     prediction_port: int = 0
     """Port of the prediction server; 0 takes a free one."""
     events_port: int = 0
     """Port of the event service; 0 takes a free one."""
     workers: int = 1
     """Worker processes of the prediction server."""
+    admin_http_port: int | None = None
+    """Port of the prediction server's probes and metrics; 0 takes a free one, None opens none."""
+    admin_grpc_port: int | None = None
+    """Port of the prediction server's channelz; likewise."""
     insecure: bool = False
     """Without TLS and tokens."""
     keep: bool = True
@@ -58,12 +69,14 @@ class PlatformSettings:
 
     @classmethod
     def from_environment(cls, **overrides: object) -> Self:
-        """Settings with the services that ``CONDUCTOR_…_URL`` name."""
-        found = {
+        """Settings with the services that ``CONDUCTOR_…_URL`` name, and the keys of a model store that is named."""
+        found: dict[str, object] = {
             "database_url": os.environ.get("CONDUCTOR_DATABASE_URL"),
             "redis_url": os.environ.get("CONDUCTOR_REDIS_URL"),
-            "model_store": os.environ.get("CONDUCTOR_MODEL_STORE"),
         }
+        if os.environ.get("CONDUCTOR_MODEL_STORE"):
+            models = ModelStoreSettings()
+            found |= models.model_dump(include={"model_store", "model_signing_key", "model_trusted_keys"})
         return cls(**(found | overrides))  # type: ignore[arg-type]
 
 
@@ -88,8 +101,12 @@ class Platform:
         self.directory = settings.directory.absolute()
         self.keys = EmbeddedKeys(self.directory / "keys")
         self.model_store = settings.model_store or str(self.directory / "models")
+        self.model_signing_key = settings.model_signing_key or self.keys.model_signing_key
+        self.model_trusted_keys = settings.model_trusted_keys or (self.keys.model_trusted_key,)
         self.prediction_target = f"127.0.0.1:{settings.prediction_port or free_port()}"
         self.events_target = f"127.0.0.1:{settings.events_port or free_port()}"
+        self.admin_http_port = _port(settings.admin_http_port)
+        self.admin_grpc_port = _port(settings.admin_grpc_port)
         self.redis: EmbeddedRedis | None = None
         self.postgres: EmbeddedPostgres | None = None
         self.redis_url = settings.redis_url or ""
@@ -111,8 +128,19 @@ class Platform:
                 "CONDUCTOR_DATABASE_URL": self.database_url,
                 "CONDUCTOR_REDIS_URL": self.redis_url,
                 "CONDUCTOR_MODEL_STORE": self.model_store,
+                "CONDUCTOR_MODEL_SIGNING_KEY": str(self.model_signing_key),
+                "CONDUCTOR_MODEL_TRUSTED_KEYS": os.pathsep.join(map(str, self.model_trusted_keys)),
             }
         )
+
+    def open_models(self) -> ModelStore:
+        """Open its model store, to publish signed models. Raises InvalidKey, ModelStoreUnavailable."""
+        settings = ModelStoreSettings(
+            model_store=self.model_store,
+            model_signing_key=self.model_signing_key,
+            model_trusted_keys=self.model_trusted_keys,
+        )
+        return settings.open()
 
     def start(self) -> Self:
         """Start everything; on an error what was started is stopped again. Raises ChildFailed with the log's end."""
@@ -125,8 +153,7 @@ class Platform:
 
     def _start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        if not self.settings.insecure:
-            self.keys.ensure()
+        self._make_keys()
         if not self.database_url:
             self._progress("Starting PostgreSQL")
             embedded_postgres = EmbeddedPostgres(self.directory / "postgres", keep=self.settings.keep)
@@ -146,13 +173,20 @@ class Platform:
         began = time.monotonic()
         self._spawn("warehouse-tail", "warehouse", "tail")
         self._spawn("warehouse-serve", "warehouse", "serve", "--host", host, "--port", events_port, *security)
-        workers = str(self.settings.workers)
-        self._spawn("serve", "serve", "--host", host, "--port", prediction_port, "--workers", workers, *security)
+        options = ["--workers", str(self.settings.workers), *self._admin(), *security]
+        self._spawn("serve", "serve", "--host", host, "--port", prediction_port, *options)
         for name, target in (("serve", self.prediction_target), ("warehouse-serve", self.events_target)):
             self._await_serving(name, target)
             self.startup_seconds[name] = time.monotonic() - began
         self._supervisor = Supervisor(dict(self._parts()))
         self._supervisor.start()
+
+    def _make_keys(self) -> None:
+        if not self.settings.insecure:
+            self.keys.ensure()
+        if self.keys.ensure_model_keys() and not self.settings.model_store:
+            for finding in sign_all(self.open_models()):  # what is there from before there were signatures
+                self._progress(f"{'Not signed' if finding.problem else 'Signed'}: {finding.subject}")
 
     def _parts(self) -> Iterator[tuple[str, Part]]:
         for service_name, service in (("PostgreSQL", self.postgres), ("Redis", self.redis)):
@@ -215,6 +249,10 @@ class Platform:
             *("--jwks", str(self.keys.jwks), "--audience", AUDIENCE, "--issuer", ISSUER),
         ]
 
+    def _admin(self) -> list[str]:
+        ports = {"--admin-http-port": self.admin_http_port, "--admin-grpc-port": self.admin_grpc_port}
+        return [word for flag, port in ports.items() if port is not None for word in (flag, str(port))]
+
     def _log(self, name: str) -> Path:
         return self.directory / "logs" / f"{name}.log"
 
@@ -252,3 +290,7 @@ class Platform:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _port(asked: int | None) -> int | None:
+    return free_port() if asked == 0 else asked

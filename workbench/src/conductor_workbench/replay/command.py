@@ -15,7 +15,8 @@ import psycopg
 
 from conductor_client import ConductorError
 from conductor_client.output import OutputFormat, fail, print_json
-from conductor_model_store import ModelStore
+from conductor_model_store import ModelStoreError
+from conductor_model_store.settings import ModelStoreSettings
 from conductor_workbench.embedded.child import ChildFailed
 from conductor_workbench.embedded.platform import Platform, PlatformSettings
 from conductor_workbench.keys import EmbeddedKeys
@@ -62,7 +63,7 @@ def run_replay(
                     result = replay_on(platform, history, share, rate=rate, progress=display.step, say=display.say)
             else:
                 result = asyncio.run(_replay_remote(remote, history, share, rate, display))
-    except (ConductorError, ChildFailed, ValueError, OSError, psycopg.Error, grpc.RpcError) as error:
+    except (ConductorError, ChildFailed, ModelStoreError, ValueError, OSError, psycopg.Error, grpc.RpcError) as error:
         fail(str(error))
     if predictions is not None:
         write_predictions(result.answers, predictions)
@@ -97,7 +98,7 @@ async def _replay_remote(
         if database_url and model_store:
             trainer = Trainer(
                 database_url=database_url,
-                store=ModelStore.open(model_store),
+                store=ModelStoreSettings(model_store=model_store).open(),
                 predictions=target.predictions,
                 latest=latest_before(history, cuts),
                 progress=display.say,

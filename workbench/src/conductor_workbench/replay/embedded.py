@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from conductor_model_store import ModelStore
 from conductor_workbench.embedded.platform import Platform
 from conductor_workbench.replay.history import History
 from conductor_workbench.replay.operations import Settle, Trainer, latest_before
@@ -97,7 +96,7 @@ async def _replay_on(
     async with platform_target(platform, settle) as target:
         trainer = Trainer(
             database_url=platform.database_url,
-            store=ModelStore.open(platform.model_store),
+            store=platform.open_models(),
             predictions=target.predictions,
             latest=latest_before(history, cuts),
             progress=say,

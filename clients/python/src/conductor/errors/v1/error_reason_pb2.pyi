@@ -46,6 +46,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: a defect of the server; it is in its log under the prediction id or request id."""
     ERROR_REASON_STOPPING: _ErrorReason.ValueType  # 11
     """UNAVAILABLE: the server is stopping; another one answers."""
+    ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 12
+    """NOT_FOUND: no model of that name and version is loaded for the tenant; the same whether it exists or not."""
+    ERROR_REASON_MODEL_FAILED: _ErrorReason.ValueType  # 13
+    """INTERNAL: the model could not be run on these rows."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of an error, sent as `reason` (without the prefix) in the google.rpc.ErrorInfo of its status, with
@@ -76,4 +80,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 10
 """INTERNAL: a defect of the server; it is in its log under the prediction id or request id."""
 ERROR_REASON_STOPPING: ErrorReason.ValueType  # 11
 """UNAVAILABLE: the server is stopping; another one answers."""
+ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 12
+"""NOT_FOUND: no model of that name and version is loaded for the tenant; the same whether it exists or not."""
+ERROR_REASON_MODEL_FAILED: ErrorReason.ValueType  # 13
+"""INTERNAL: the model could not be run on these rows."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -53,6 +53,34 @@ PREDICTION_METHOD_DEFAULT: PredictionMethod.ValueType  # 4
 """From the whole population: nothing is known of this entity."""
 Global___PredictionMethod: _TypeAlias = PredictionMethod  # noqa: Y015
 
+class _FallbackReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FallbackReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FallbackReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FALLBACK_REASON_UNSPECIFIED: _FallbackReason.ValueType  # 0
+    """It did answer, or there is none."""
+    FALLBACK_REASON_MODEL_LOADING: _FallbackReason.ValueType  # 1
+    """It is not in the server's memory yet: it is being loaded and answers later requests."""
+    FALLBACK_REASON_MODEL_UNAVAILABLE: _FallbackReason.ValueType  # 2
+    """It was refused or can't be read. The server tries again from time to time."""
+    FALLBACK_REASON_MODEL_FAILED: _FallbackReason.ValueType  # 3
+    """It could not be run on this request, or what it said can't be an answer."""
+
+class FallbackReason(_FallbackReason, metaclass=_FallbackReasonEnumTypeWrapper):
+    """Why the best model that a tenant has did not answer. Treat an unknown value as unspecified."""
+
+FALLBACK_REASON_UNSPECIFIED: FallbackReason.ValueType  # 0
+"""It did answer, or there is none."""
+FALLBACK_REASON_MODEL_LOADING: FallbackReason.ValueType  # 1
+"""It is not in the server's memory yet: it is being loaded and answers later requests."""
+FALLBACK_REASON_MODEL_UNAVAILABLE: FallbackReason.ValueType  # 2
+"""It was refused or can't be read. The server tries again from time to time."""
+FALLBACK_REASON_MODEL_FAILED: FallbackReason.ValueType  # 3
+"""It could not be run on this request, or what it said can't be an answer."""
+Global___FallbackReason: _TypeAlias = FallbackReason  # noqa: Y015
+
 @_typing.final
 class Provenance(_message.Message):
     """Where a prediction comes from. No answer is without it."""
@@ -67,6 +95,7 @@ class Provenance(_message.Message):
     OLDEST_FEATURE_AGE_FIELD_NUMBER: _builtins.int
     MISSING_FEATURES_FIELD_NUMBER: _builtins.int
     PREDICTION_TIME_FIELD_NUMBER: _builtins.int
+    FALLBACK_REASON_FIELD_NUMBER: _builtins.int
     prediction_id: _builtins.str
     """Identifies this prediction, in logs and traces too."""
     method: Global___PredictionMethod.ValueType
@@ -77,6 +106,8 @@ class Provenance(_message.Message):
     """Version of the model."""
     model_digest: _builtins.str
     """SHA-256 of the model's graph, in hexadecimal."""
+    fallback_reason: Global___FallbackReason.ValueType
+    """Why this is not by the tenant's own model, or by no model at all though there is one; unspecified otherwise."""
     @_builtins.property
     def oldest_feature_age(self) -> _duration_pb2.Duration:
         """Age of the oldest feature row that was used; absent if none was."""
@@ -100,10 +131,11 @@ class Provenance(_message.Message):
         oldest_feature_age: _duration_pb2.Duration | None = ...,
         missing_features: _abc.Iterable[_builtins.str] | None = ...,
         prediction_time: _timestamp_pb2.Timestamp | None = ...,
+        fallback_reason: Global___FallbackReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_feature_age", b"oldest_feature_age", "prediction_time", b"prediction_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "missing_features", b"missing_features", "model_digest", b"model_digest", "model_name", b"model_name", "model_version", b"model_version", "oldest_feature_age", b"oldest_feature_age", "prediction_id", b"prediction_id", "prediction_time", b"prediction_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_reason", b"fallback_reason", "method", b"method", "missing_features", b"missing_features", "model_digest", b"model_digest", "model_name", b"model_name", "model_version", b"model_version", "oldest_feature_age", b"oldest_feature_age", "prediction_id", b"prediction_id", "prediction_time", b"prediction_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
