@@ -159,4 +159,5 @@ def _request(scene: Scene, tenant_id: str) -> PredictBuildDurationRequest:
 
 def _zipf(count: int) -> NDArray[np.float64]:
     weights = np.arange(1, count + 1, dtype=np.float64) ** -_ZIPF_EXPONENT
-    return np.divide(weights, weights.sum())
+    shares: NDArray[np.float64] = weights / weights.sum()
+    return shares
