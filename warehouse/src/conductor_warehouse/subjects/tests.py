@@ -66,8 +66,10 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
     _delete_results(connection, old)
     _insert_results(connection, new)
     touched = {view.key: Touched() for view in _VIEWS}
-    want(touched, events)
-    for (tenant_id, _), run in [*((key, _run(data)) for key, data in new.items()), *old.items()]:
+    counted = {runs[key].identity for key in new}
+    for event in events:
+        _tell(touched, event, counts=event.identity in counted)
+    for (tenant_id, _), run in old.items():
         for key, entities in _entities(touched, tenant_id, run):
             touched[key].change(entities, to_microseconds(run.completed_time))
     return touched
@@ -76,9 +78,17 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
 def want(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
     """A run wants rows of its tests, paths and pairs of both, as of its end."""
     for event in events:
-        run = _run(event.data)
-        for key, entities in _entities(touched, event.tenant_id, run):
-            touched[key].want(entities, to_microseconds(run.completed_time))
+        _tell(touched, event, counts=False)
+
+
+def _tell(touched: Mapping[str, Touched], event: Event, *, counts: bool) -> None:
+    """What an event wants; and, where it is the one that counts for its run, what it changes."""
+    run = _run(event.data)
+    at = to_microseconds(run.completed_time)
+    for key, entities in _entities(touched, event.tenant_id, run):
+        touched[key].want(entities, at)
+        if counts:
+            touched[key].change(entities, at)
 
 
 def _key(event: Event) -> Key:
