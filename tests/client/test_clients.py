@@ -138,6 +138,10 @@ ROWS = [
     (grpc.StatusCode.INTERNAL, "INTERNAL", InternalError),
     (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", NotFound),
     (grpc.StatusCode.INTERNAL, "MODEL_FAILED", InternalError),
+    (grpc.StatusCode.ABORTED, "MODEL_MOVED", ConductorError),
+    (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_DAMAGED", ConductorError),
+    (grpc.StatusCode.UNAVAILABLE, "MODEL_STORE_UNAVAILABLE", Unavailable),
+    (grpc.StatusCode.PERMISSION_DENIED, "MODEL_ADMIN_REQUIRED", PermissionDenied),
 ]
 
 

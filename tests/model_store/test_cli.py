@@ -131,3 +131,39 @@ def test_usage_errors_end_with_2(run):
     assert run("keygen", "--out", "x", "--algorithm", "rsa").exit_code == 2
     assert run("list", "-o", "xml").exit_code == 2
     assert run("promote").exit_code == 2
+
+
+def test_a_canary_is_tried_and_withdrawn(run, store, make_model):
+    first, second = store.publish(*make_model(1)), store.publish(*make_model(2))
+    moved = run("promote", "build-duration", first.version, "--channel", "canary", "--weight", "0.1", "-o", "json")
+    assert json.loads(moved.stdout)["generation"] == 1
+    [row] = json.loads(run("list", "--channel", "canary", "-o", "json").stdout)
+    assert (row["version"], row["weight"]) == (first.version, 0.1)
+    assert run("promote", "build-duration", "canary").exit_code == 0
+    assert store.resolve("build-duration").version == first.version
+    assert run("withdraw", "build-duration", "canary", "--reason", "enough").exit_code == 0
+    assert store.history("build-duration", channel="canary")[0].detail == "enough"
+    assert json.loads(run("list", "--channel", "canary", "-o", "json").stdout) == []
+    assert run("withdraw", "build-duration", "champion").exit_code == 1
+    assert run("promote", "build-duration", second.version, "--weight", "0.1").exit_code == 1
+
+
+def test_diff_tells_fields_columns_metrics_and_answers(run, store):
+    """Of real graphs: the server's tests make them."""
+    from server.harness import COLUMNS, graph, manifest, with_golden
+
+    found = []
+    for bias in (10.0, 20.0):
+        content = graph(bias)
+        made = with_golden(manifest(content), content)
+        made.inputs[1].typical_value = bias
+        made.candidates.add(candidate="linear", chosen=True, row_count=5, mae_seconds=bias, mape=0.1)
+        found.append(store.publish(made, content).version)
+    told = json.loads(run("diff", "build-duration", *found, "-o", "json").stdout)
+    assert [told["a"], told["b"]] == found
+    assert [row["field"] for row in told["fields"]] == ["graph.digest"]
+    assert [row["column"] for row in told["columns"]] == [COLUMNS[1].name]
+    assert {row["metric"]: (row["a"], row["b"]) for row in told["metrics"]}["mae_seconds"] == (10.0, 20.0)
+    assert [round(row["b_seconds"] - row["a_seconds"], 3) for row in told["answers"]] == [10.0] * 4
+    assert found[1] in run("diff", "build-duration", found[0], "champion").stdout
+    assert run("diff", "build-duration", found[0], "canary").exit_code == 1

@@ -15,6 +15,7 @@ from conductor_model_store import (
     ModelScope,
     ModelStore,
     ModelStoreUnavailable,
+    PointerMoved,
 )
 
 
@@ -292,6 +293,27 @@ def test_a_change_is_seen_whoever_tells_of_it_and_however_many_came_before(root,
     assert watcher.poll() == [(scopes[0], "champion")]
 
 
+def test_an_entry_that_was_read_before_its_mark_costs_no_listing(root, store, make_model):
+    from conductor_storage import ObstoreObjects
+
+    objects = CountingObjects(ObstoreObjects(root))
+    watcher = ModelStore(objects, rescan_seconds=60).watch()
+    store.publish(*make_model(1))
+    watcher.poll()
+    store.publish(*make_model(2))
+    first = (root / "changed").read_bytes()
+    store.publish(*make_model(3))
+    second = (root / "changed").read_bytes()
+    (root / "changed").write_bytes(first)  # as it is between the third publish's entry and its mark
+    objects.calls.clear()
+    assert len(watcher.poll()) == 1
+    (root / "changed").write_bytes(second)
+    assert watcher.poll() == []
+    store.publish(*make_model(4))
+    assert len(watcher.poll()) == 1
+    assert "list" not in objects.calls
+
+
 def test_the_journal_is_cut_and_goes_on(root, make_model, monkeypatch):
     from conductor_model_store import changes
 
@@ -343,3 +365,57 @@ def test_pointer_files_are_readable_json(store, root, make_model):
     [path] = root.glob("models/**/*.json")
     fields = json.loads(path.read_text())
     assert (fields["tenant_id"], fields["generation"], fields["reason"]) == ("acme", 1, "publish")
+
+
+@pytest.fixture(params=["file", "s3"])
+def any_store(request, root, bucket):
+    return ModelStore.open(root if request.param == "file" else "s3://bucket/somewhere")
+
+
+def test_a_channel_with_a_weight_is_withdrawn_and_brought_back(any_store, make_model):
+    first, second = any_store.publish(*make_model(1)), any_store.publish(*make_model(2))
+    canary = any_store.promote("build-duration", None, first.version, "canary", weight=0.25)
+    assert (canary.generation, canary.weight) == (1, 0.25)
+    assert any_store.promote("build-duration", None, first.version, "canary", 0.25) == canary
+    more = any_store.promote("build-duration", None, first.version, "canary", 0.5)
+    assert (more.generation, more.weight) == (2, 0.5)
+    with pytest.raises(PointerMoved):
+        any_store.withdraw("build-duration", None, "canary", "old news", expected=canary)
+    gone = any_store.withdraw("build-duration", None, "canary", "too slow", expected=more)
+    assert (gone.generation, gone.withdrawn, gone.reason, gone.detail) == (3, True, "withdraw", "too slow")
+    assert any_store.withdraw("build-duration", None, "canary") == gone
+    assert any_store.resolve("build-duration", channel="canary") is None
+    assert any_store.pointers("canary") == {}
+    assert any_store.history("build-duration", channel="canary") == [gone, more, canary]
+    back = any_store.rollback("build-duration", channel="canary")
+    assert (back.generation, back.version, back.weight) == (4, first.version, 0.5)
+    # What was withdrawn in between is passed over on the way back.
+    again = any_store.withdraw("build-duration", None, "canary")
+    any_store.promote("build-duration", None, second.version, "canary", 0.1)
+    assert any_store.rollback("build-duration", channel="canary").version == first.version
+    assert again.generation == 5
+    assert any_store.promote("build-duration", None, "canary").version == first.version
+    assert any_store.resolve("build-duration").version == first.version
+
+
+def test_channels_are_moved_within_reason(store, make_model):
+    version = store.publish(*make_model(1)).version
+    for channel, weight in (("canary", 1.5), ("canary", -0.1), ("champion", 0.5), ("shadow", 0.5)):
+        with pytest.raises(InvalidScope):
+            store.promote("build-duration", None, version, channel, weight)
+    with pytest.raises(InvalidScope, match="champion"):
+        store.withdraw("build-duration", None, "champion")
+    with pytest.raises(ModelNotFound):
+        store.withdraw("build-duration", None, "canary")
+    with pytest.raises(ModelNotFound, match="neither"):
+        store.promote("build-duration", None, "canary")
+
+
+def test_a_pointer_from_before_there_were_weights_is_read(store, root, make_model):
+    pointer = store.publish(*make_model(1)).pointer
+    [path] = root.glob("models/**/*.json")
+    assert set(json.loads(path.read_text())).isdisjoint({"weight", "detail"})
+    assert (pointer.weight, pointer.detail) == (0.0, "")
+    fields = json.loads(path.read_text()) | {"weight": 7}
+    path.write_text(json.dumps(fields))
+    assert ModelStore.open(root).resolve("build-duration") is None

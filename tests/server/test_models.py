@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import shutil
@@ -11,6 +12,7 @@ import time
 import grpc
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper
 from opentelemetry.sdk.metrics import MeterProvider
@@ -20,6 +22,8 @@ from conductor.model.v1.model_manifest_pb2 import ModelManifest
 from conductor_model_store import ModelScope, ModelStore
 from conductor_rpc import names
 from conductor_rpc.telemetry import Telemetry
+from conductor_server.models.sessions import ModelRefused
+from conductor_server.models.verifier import Verifier
 from server.harness import (
     COLUMNS,
     PREDICTOR,
@@ -144,12 +148,12 @@ def _huge(store):
     _publish_raw(store, model_of(nodes, {"shape": shape}))
 
 
-def _slow(store):
+def _slow(store, products=400):
     """No loop, yet hours of work: products of large matrices."""
     nodes = [helper.make_node("ConstantOfShape", ["shape"], ["m0"])]
-    nodes += [helper.make_node("MatMul", [f"m{i}", f"m{i}"], [f"m{i + 1}"]) for i in range(400)]
+    nodes += [helper.make_node("MatMul", [f"m{i}", f"m{i}"], [f"m{i + 1}"]) for i in range(products)]
     nodes += [
-        helper.make_node("ReduceSum", ["m400"], ["nothing"], keepdims=0),
+        helper.make_node("ReduceSum", [f"m{products}"], ["nothing"], keepdims=0),
         helper.make_node("ReduceMean", ["inputs"], ["mean"], axes=[1], keepdims=0),
         helper.make_node("Add", ["mean", "nothing"], ["median"]),
         helper.make_node("Identity", ["median"], ["lower"]),
@@ -317,6 +321,37 @@ async def test_mutated_graphs_never_take_the_server_down(redis_url, store):
         final = publish(store, 20)
         await server.eventually(lambda answer: answer.provenance.model_version == final.version, seconds=20)
         assert last.version != final.version
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_verification_that_is_broken_off_leaves_no_process(store, whole):
+    """``whole``: with its forks. Else only the process that forks is killed, as by the system: the fork ends too."""
+    _slow(store, 400 if whole else 8)
+    models = ModelStore.open(store)
+    model = models.load_pointer(models.resolve(PREDICTOR))
+    verifier = Verifier(5.0, 1 << 30)
+    asking = asyncio.ensure_future(verifier.verify(model))
+    forks = []
+    async with asyncio.timeout(20):
+        while not forks:
+            children = [child for child in psutil.Process().children() if "verifier_child" in " ".join(child.cmdline())]
+            forks = [fork for child in children for fork in child.children()]
+            await asyncio.sleep(0.01)
+        if not whole:
+            forks[0].parent().kill()
+            with pytest.raises(ModelRefused, match="verifying process failed"):
+                await asking
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await verifier.close()
+        while any(_runs(process) for process in [*children, *forks]):  # noqa: ASYNC110 - theirs to end
+            await asyncio.sleep(0.05)
+
+
+def _runs(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def test_digests_are_of_the_bytes():

@@ -48,23 +48,24 @@ class ChangeJournal:
         """What is different after every change; one small read. Raises ModelStoreUnavailable."""
         return self._objects.get(_MARK)
 
-    def since(self, number: int, mark: bytes | None) -> tuple[int, list[str]] | None:
-        """Keys of the pointers that were created after entry ``number``, and the last entry's number.
+    def since(self, entry: int, before: int, mark: bytes | None) -> tuple[int, list[str]] | None:
+        """Keys of the pointers that were created after an entry, and the last entry's number.
 
         None where that can't be told: then list. Raises ModelStoreUnavailable.
 
         Args:
-            number: the last entry that is known.
-            mark: what the mark was just now.
+            entry: the last entry that is known.
+            before: what the mark told when it was read last.
+            mark: what it is now.
         """
         told = number_of(mark)
         keys: list[str] = []
-        last = number
-        # Entries may be ahead of the mark: of two authors the slower one sets it last.
+        last = entry
+        # Entries may be ahead of the mark: it is set after them, by the slower of two authors last.
         while (content := self._objects.get(_key(last + 1))) is not None:
             keys.append(content.decode(errors="replace"))
             last += 1
-        return (last, keys) if told is not None and number < told <= last else None
+        return (last, keys) if told is not None and before < told <= last else None
 
     def _create(self, pointer_key: str) -> int:
         number = number_of(self._objects.get(_MARK))

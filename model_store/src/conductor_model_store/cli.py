@@ -45,6 +45,8 @@ def list_models(
 
     conductor models list build-duration --tenant acme --versions -o json
     """
+    from conductor_model_store.store import WEIGHTED
+
     with _opened(store) as models:
         pointers = models.pointers(channel)
         rows: list[dict[str, object]] = []
@@ -68,6 +70,7 @@ def list_models(
                         "model": scope.resource_name,
                         "version": pointer.version,
                         "generation": pointer.generation,
+                        **({"weight": pointer.weight} if channel in WEIGHTED else {}),
                         "since": pointer.published_time,
                         "by": pointer.reason,
                     }
@@ -186,6 +189,42 @@ def promote_model(
     with _opened(store) as models:
         pointer = models.promote(predictor, tenant, version, channel, weight)
         print_record(_moved(pointer.scope.resource_name, channel, pointer.version, pointer.generation), output)
+
+
+@commands.command("diff")
+def diff_models(
+    *,
+    predictor: PredictorArgument,
+    a: Annotated[str, typer.Argument(help="A version or a channel.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    tenant: TenantOption = "",
+    store: StoreOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Tell what two versions differ in: manifest, columns, metrics, and answers to their golden requests.
+
+    Example: conductor models diff build-duration champion canary --tenant acme
+    """
+    from conductor_model_store import difference
+
+    with _opened(store) as models:
+        first, second = (models.find(predictor, tenant, name) for name in (a, b))
+        told: dict[str, list[dict[str, object]]] = {
+            "fields": difference.fields(first, second),
+            "columns": difference.columns(first, second),
+            "metrics": difference.metrics(first, second),
+        }
+        try:
+            told["answers"] = difference.answers(first, second)
+        except ImportError:
+            typer.echo("Answers are not compared: ONNX Runtime is not installed.", err=True)
+        if output is OutputFormat.JSON:
+            print_record({"a": first.version, "b": second.version, **told}, output)
+            return
+        typer.echo(f"a: {first.version}, b: {second.version}")
+        for name, rows in told.items():
+            typer.echo()
+            print_rows(rows, output, empty=f"No difference in {name}.")
 
 
 @commands.command("withdraw")

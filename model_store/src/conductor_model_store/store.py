@@ -137,6 +137,18 @@ class ModelStore:
         """The signatures of a version as they are stored, unchecked; None if there are none."""
         return self._objects.get(scope.signature_key(version))
 
+    def find(self, predictor: str, tenant_id: str | None, name: str) -> LoadedModel:
+        """Read a version, or what a channel of that name points at. Raises as `load`."""
+        if is_version(name):
+            return self.load(predictor, tenant_id, name)
+        try:
+            pointer = self.resolve(predictor, tenant_id, name)
+        except InvalidScope:
+            pointer = None
+        if pointer is None:
+            raise ModelNotFound(f"{name!r} is neither a version nor a channel that points at one")
+        return self.load_pointer(pointer)
+
     def load_pointer(self, pointer: Pointer) -> LoadedModel:
         """Read the version that a pointer names. Raises as `load`."""
         return self.load(pointer.scope.predictor, pointer.scope.tenant_id, pointer.version, pointer.manifest_digest)
@@ -196,13 +208,8 @@ class ModelStore:
         check_weight(weight)
         if weight and channel not in WEIGHTED:
             raise InvalidScope(f"only {' and '.join(WEIGHTED)} have a weight, not {channel}")
-        if not is_version(version):
-            pointer = self.resolve(predictor, tenant_id, version)
-            if pointer is None:
-                raise ModelNotFound(f"{version!r} is neither a version nor a channel that points at one")
-            version = pointer.version
-        model = self.load(predictor, tenant_id, version)
-        return self._point(model.scope, channel, version, model.manifest_digest, "promote", weight)
+        model = self.find(predictor, tenant_id, version)
+        return self._point(model.scope, channel, model.version, model.manifest_digest, "promote", weight)
 
     def withdraw(
         self,

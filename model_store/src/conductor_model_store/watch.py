@@ -47,7 +47,7 @@ class PointerWatch:
                 return self._list(mark)
             if mark == self._mark:
                 return []
-            found = self._journal.since(self._entry, mark)
+            found = self._journal.since(self._entry, number_of(self._mark) or 0, mark)
             if found is None:
                 return self._list(mark)
             moved = self._advance(found[1])

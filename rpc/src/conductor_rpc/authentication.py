@@ -103,7 +103,7 @@ class JwtAuthenticator:
             leeway=self._leeway_seconds,
             options={"require": _REQUIRED_CLAIMS},
         )
-        identity = Identity(tenant_id=_tenant(claims), subject=str(claims.get("sub", "")))
+        identity = Identity(tenant_id=_tenant(claims), subject=str(claims.get("sub", "")), scopes=_scopes(claims))
         return _Verified(identity, key, float(claims["exp"]))
 
 
@@ -112,6 +112,12 @@ def _tenant(claims: Mapping[str, Any]) -> str:
     if not isinstance(tenant, str) or not tenant or "\0" in tenant:
         raise CredentialsInvalid
     return tenant
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
+    """The words of the ``scope`` claim (RFC 8693); none where it is no text."""
+    scope = claims.get("scope")
+    return frozenset(scope.split()) if isinstance(scope, str) else frozenset()
 
 
 def authenticator(settings: RpcSettings) -> Authenticator | None:

@@ -18,6 +18,8 @@ class Identity:
 
     tenant_id: str
     subject: str = ""
+    scopes: frozenset[str] = frozenset()
+    """What the credentials allow beyond their tenant's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,32 @@ class ModelNotRun(ConductorError):
         super().__init__("the model could not be run on these rows")
 
 
+class ModelUnknown(ConductorError):
+    """The model store holds no such model, version or channel of the caller's."""
+
+
+class ModelMoved(ConductorError):
+    """Somebody else moved the channel at the same time."""
+
+
+class ModelDamaged(ConductorError):
+    """The version may not serve: damaged, or not signed by a trusted key."""
+
+
+class ModelStoreDown(ConductorError):
+    """The model store does not answer, or refuses to be written to."""
+
+    def __init__(self) -> None:
+        super().__init__("the model store does not answer, or can't be written to; try again later")
+
+
+class ModelAdminRequired(ConductorError):
+    """Moving a global model takes more than a tenant's token."""
+
+    def __init__(self) -> None:
+        super().__init__("moving a global model takes a token with the scope models:admin")
+
+
 class WarehouseUnavailable(ConductorError):
     """The database does not answer; nothing was acknowledged."""
 

@@ -25,6 +25,10 @@ MODEL_LOAD_DURATION: Final = "conductor.model.load.duration"
 MODEL_HITS: Final = "conductor.model.hits"
 MODEL_MISSES: Final = "conductor.model.misses"
 MODEL_EVICTIONS: Final = "conductor.model.evictions"
+VARIANT_DIFFERENCE: Final = "conductor.model.variant.difference"
+VARIANT_FAILURES: Final = "conductor.model.variant.failures"
+VARIANT_DROPS: Final = "conductor.model.variant.drops"
+CANARY_WITHDRAWALS: Final = "conductor.model.canary.withdrawals"
 MODELS_RESIDENT: Final = "conductor.models.resident"
 MODELS_RESIDENT_MEMORY: Final = "conductor.models.resident.memory"
 MODELS_KNOWN: Final = "conductor.models.known"
@@ -39,6 +43,7 @@ STAGE: Final = "conductor.stage"
 PREDICTION_METHOD: Final = "conductor.prediction.method"
 PREDICTOR: Final = "conductor.predictor"
 REASON: Final = "conductor.reason"
+VARIANT: Final = "conductor.variant"
 PREDICTION_ID: Final = "conductor.prediction.id"
 """On spans only: its values are unbounded."""
 
@@ -48,6 +53,9 @@ GRPC: Final = "grpc"
 DURATION_BUCKETS_SECONDS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+
+# Edges of |ln(one answer / another)|: 0.01 is about one per cent.
+DIFFERENCE_BUCKETS: Final = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 # gRPC metadata.
 AUTHORIZATION: Final = "authorization"

@@ -91,14 +91,23 @@ class Telemetry:
 
     def took(self, name: str, seconds: float, attributes: Mapping[str, str]) -> None:
         """Record a duration; the attributes' values must be bounded."""
+        self._record(name, seconds, attributes, "s", names.DURATION_BUCKETS_SECONDS)
+
+    def differs(self, difference: float, attributes: Mapping[str, str]) -> None:
+        """Record how far two models' answers to one question lie apart: |ln(one / other)|."""
+        self._record(names.VARIANT_DIFFERENCE, difference, attributes, "1", names.DIFFERENCE_BUCKETS)
+
+    def _record(
+        self, name: str, value: float, attributes: Mapping[str, str], unit: str, edges: Sequence[float]
+    ) -> None:
         if self._meter is None:
             return
         histogram = self._histograms.get(name)
         if histogram is None:
             histogram = self._histograms[name] = self._meter.create_histogram(
-                name, unit="s", explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_SECONDS
+                name, unit=unit, explicit_bucket_boundaries_advisory=edges
             )
-        histogram.record(seconds, attributes)
+        histogram.record(value, attributes)
 
     def observe(self, name: str, read: Callable[[], int], *, unit: str = "1", total: bool = False) -> None:
         """Let a number be read whenever metrics are: ``total`` for one that only grows."""

@@ -13,6 +13,9 @@ from conductor_rpc.server import RpcServer
 from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_server.features.online import OnlineFeatures
 from conductor_server.inference.serving import ServingModels
+from conductor_server.models.canary_guard import CanaryGuard
+from conductor_server.models.comparison import Comparison
+from conductor_server.models.control import ModelControl
 from conductor_server.models.loader import ModelLoader
 from conductor_server.models.metrics import observe_models
 from conductor_server.models.registry import Registry
@@ -21,6 +24,7 @@ from conductor_server.models.watcher import ModelWatcher
 from conductor_server.prediction import build_duration
 from conductor_server.prediction.history import HISTORY_VIEWS
 from conductor_server.servicers.inference import inference_service
+from conductor_server.servicers.models import model_service
 from conductor_server.servicers.prediction import prediction_service
 from conductor_server.settings import ServerSettings
 
@@ -53,18 +57,24 @@ async def application(
             memory_budget_bytes=settings.model_memory_budget_bytes,
             pinned_tenants=settings.model_pinned_tenants,
         )
-        predictor = build_duration.BuildDurationPredictor(registry, OnlineFeatures(reader, telemetry), telemetry)
+        store = await asyncio.to_thread(ModelStore.open, settings.model_store, settings.trust())
+        guard = CanaryGuard(store, registry, telemetry, settings.canary_bounds())
+        stack.push_async_callback(guard.close)
+        comparison = await stack.enter_async_context(Comparison(telemetry, guard.judge))
+        features = OnlineFeatures(reader, telemetry)
+        predictor = build_duration.BuildDurationPredictor(registry, features, telemetry, comparison)
+        watch = store.watch()
+        control = ModelControl(store, watch, registry.predictors)
         tensor_models = ServingModels(registry, registry.predictors)
         services = [
             prediction_service(predictor, telemetry),
             inference_service(tensor_models, telemetry, lambda: server.is_serving),
+            model_service(control, comparison, lambda: server.is_serving),
         ]
         server = RpcServer(settings, services, telemetry=telemetry, share_port=share_port)
         stack.push_async_callback(server.admin.stop)
         await server.start_admin()
-        store = await asyncio.to_thread(ModelStore.open, settings.model_store, settings.trust())
         verifier = Verifier(settings.model_verification_seconds, settings.model_memory_bytes, known_models_directory)
-        watch = store.watch()
         loader = await stack.enter_async_context(ModelLoader(store, watch, registry, verifier, telemetry))
         registry.on_miss(loader.ask)
         observe_models(registry, telemetry)
@@ -73,6 +83,7 @@ async def application(
                 watch,
                 registry,
                 loader,
+                control.moved,
                 poll_seconds=settings.model_poll_seconds,
                 load_all_count=settings.model_load_all_count,
             )

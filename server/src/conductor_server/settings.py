@@ -6,6 +6,7 @@ from pydantic import Field
 
 from conductor_model_store.settings import ModelTrustSettings
 from conductor_rpc.settings import RpcSettings, SettingsInvalid
+from conductor_server.models.canary_bounds import CanaryBounds
 
 
 class ServerSettings(RpcSettings, ModelTrustSettings):
@@ -36,8 +37,25 @@ class ServerSettings(RpcSettings, ModelTrustSettings):
     """What the loaded models may take together in each process, by reckoning; the least recently used are dropped."""
     model_pinned_tenants: tuple[str, ...] = ()
     """Tenants whose models are loaded at the start and never dropped. Global models always are."""
+    canary_minimum_count: int = Field(default=200, ge=1)
+    """Questions after which a canary is judged, in each process by itself; one that does not hold is withdrawn."""
+    canary_max_failure_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of its questions that a canary may fail to answer."""
+    canary_max_latency_ratio: float = Field(default=3.0, gt=0)
+    """Median time of a canary's run over the champion's."""
+    canary_max_disagreement: float = Field(default=0.5, gt=0)
+    """Median of |ln(its median / the champion's)|: 0.5 is 65 % more or 39 % less."""
     model_load_all_count: int = Field(default=32, ge=0)
     """Where no more tenants than so many have models, all are loaded at the start; else each when it is asked for."""
+
+    def canary_bounds(self) -> CanaryBounds:
+        """What a canary may do."""
+        return CanaryBounds(
+            self.canary_minimum_count,
+            self.canary_max_failure_share,
+            self.canary_max_latency_ratio,
+            self.canary_max_disagreement,
+        )
 
     def require_security(self) -> None:
         """Also refuse to go on without keys that models are trusted by, unless told so.

@@ -38,6 +38,10 @@ class ErrorReason(IntEnum):
     STOPPING = 11
     MODEL_NOT_FOUND = 12
     MODEL_FAILED = 13
+    MODEL_MOVED = 14
+    MODEL_DAMAGED = 15
+    MODEL_STORE_UNAVAILABLE = 16
+    MODEL_ADMIN_REQUIRED = 17
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Unauthenticated(ConductorError):
 
 
 class PermissionDenied(ConductorError):
-    """PERMISSION_DENIED: the token is not for this tenant."""
+    """PERMISSION_DENIED: the token is not for this tenant, or does not allow this."""
 
 
 class NotFound(ConductorError):

@@ -6,10 +6,10 @@ has no rules. Fields that are absent are checked only for being required.
 
 from __future__ import annotations
 
-from conductor_rpc.rules import builds, events, inference, predictions
+from conductor_rpc.rules import builds, events, inference, models, predictions
 from conductor_rpc.rules.engine import TABLES, declare, validate, violations
 
 __all__ = ["TABLES", "validate", "violations"]
 
-for _domain in (builds, events, inference, predictions):
+for _domain in (builds, events, inference, models, predictions):
     declare(_domain.TABLES, _domain.TOGETHER)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from conductor_model_store import ModelStore, ModelStoreError, ModelStoreUnavailable, Pointer, PointerWatch
+from conductor_model_store import CHAMPION, ModelStore, ModelStoreError, ModelStoreUnavailable, Pointer, PointerWatch
 from conductor_rpc import names
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.models.registry import Registry
@@ -179,7 +179,9 @@ class ModelLoader:
         """Make the place hold what its channel points at; else, where it holds nothing, a version before that."""
         pointer = await self._beside(lambda: self._watch.pointer(*place))
         serving = self._registry.get(place)
-        if pointer is None or (serving is not None and serving.manifest_digest == pointer.manifest_digest):
+        if pointer is None or pointer.withdrawn:
+            return
+        if serving is not None and serving.manifest_digest == pointer.manifest_digest:
             return
         refusal = self._refusals.get(place)
         if refusal and refusal.manifest_digest == pointer.manifest_digest and time.monotonic() < refusal.until:
@@ -199,6 +201,8 @@ class ModelLoader:
         history = await self._beside(lambda: self._store.history(scope.predictor, scope.tenant_id, channel))
         tried = {refused.manifest_digest}
         for previous in history[: 2 * _PREVIOUS_VERSIONS]:
+            if previous.withdrawn or channel != CHAMPION:
+                continue
             if previous.manifest_digest not in tried and len(tried) <= _PREVIOUS_VERSIONS:
                 tried.add(previous.manifest_digest)
                 if await self._try(place, previous):
@@ -220,6 +224,8 @@ class ModelLoader:
             _LOG.log(level, "refused %s version %s: %s", scope.resource_name, pointer.version, error)
             self._count(names.MODEL_REFUSALS, place, type(error).__name__)
             return False
+        if place[1] != CHAMPION and self._registry.variant(place) is None:
+            return True  # withdrawn meanwhile
         swapped = self._registry.get(place) is not None
         gone = self._registry.put(place, model)
         self._telemetry.took(names.MODEL_LOAD_DURATION, time.perf_counter() - began, _attributes(place, pointer.reason))

@@ -76,6 +76,17 @@ class ServedModel:
         """The ONNX Runtime session."""
         return self.graph.session
 
+    def score(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """As ``run``, at once: not on the event loop.
+
+        Raises:
+            ModelFailed: the graph fails on them.
+        """
+        try:
+            return run_session(self.session, self.input_name, self.output_names, inputs)
+        except ModelRefused as error:
+            raise ModelFailed(str(error)) from error
+
     async def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Lower bound, median and upper bound in seconds, ``[n, 3]``, of rows ``[n, columns]``.
 

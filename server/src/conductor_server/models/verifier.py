@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,8 +49,9 @@ class Verifier:
         process, self._process = self._process, None
         if process is None:
             return
+        # With its forks: one that lived on would hold the pipes, and this would wait for it.
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
     async def _ask(self, model: LoadedModel) -> str | None:
@@ -84,6 +86,7 @@ class Verifier:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env=environment,
+                start_new_session=True,
             )
         )
         try:

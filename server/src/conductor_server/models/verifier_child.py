@@ -90,8 +90,11 @@ def _verify_and_exit(manifest: bytes, graph: bytes, memory_bytes: int, seconds: 
     except Exception as error:  # whatever went wrong, the model was not found good
         verdict = f"refused: the check itself failed: {error!r}"
     finally:
-        os.write(writing, verdict.encode()[:_MAX_REASON_BYTES])
-        os._exit(0)
+        try:
+            os.write(writing, verdict.encode()[:_MAX_REASON_BYTES])
+        finally:
+            # Whoever asked may be gone. Not by the ordinary way out: ONNX Runtime's hangs in a fork, the pipes open.
+            os._exit(0)
 
 
 def _limit(memory_bytes: int, seconds: float) -> None:

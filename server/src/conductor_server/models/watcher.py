@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from conductor_model_store import CHAMPION, ModelStoreError, PointerWatch
+from conductor_model_store import CANARY, CHALLENGER, CHAMPION, SHADOW, ModelStoreError, Pointer, PointerWatch
 from conductor_server.models.loader import ModelLoader
 from conductor_server.models.registry import Registry
 from conductor_server.models.resident import Place
 
+_VARIANTS = frozenset({CANARY, CHALLENGER, SHADOW})
 _LOG = logging.getLogger(__name__)
 
 
@@ -20,12 +21,30 @@ class ModelWatcher:
     """Polls the store off the event loop. Use as ``async with``."""
 
     def __init__(
-        self, watch: PointerWatch, registry: Registry, loader: ModelLoader, *, poll_seconds: float, load_all_count: int
+        self,
+        watch: PointerWatch,
+        registry: Registry,
+        loader: ModelLoader,
+        on_move: Callable[[Sequence[Place]], None] = lambda _: None,
+        *,
+        poll_seconds: float,
+        load_all_count: int,
     ) -> None:
-        """``load_all_count``: of no more tenants' models than so many, all are loaded without being asked for."""
+        """Follow what ``watch`` tells.
+
+        Args:
+            watch: where channels point.
+            registry: is told what there is.
+            loader: is told what to load.
+            on_move: is told of every channel that moved.
+            poll_seconds: time between looks.
+            load_all_count: of no more tenants' models than so many, all are loaded without being asked for.
+        """
+        self._on_move = on_move
         self._watch, self._registry, self._loader = watch, registry, loader
         self._poll_seconds, self._load_all_count = poll_seconds, load_all_count
         self._places: set[Place] = set()
+        self._moved: dict[Place, None] = {}
         self._first_pass = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -49,7 +68,7 @@ class ModelWatcher:
     async def _run(self) -> None:
         while True:
             try:
-                self._take(await asyncio.to_thread(self._watch.poll))
+                self._take(*await asyncio.to_thread(self._look))
                 self._loader.retry()
             except ModelStoreError as error:
                 _LOG.warning("the model store can't be read, what serves goes on: %s", error)
@@ -58,15 +77,28 @@ class ModelWatcher:
             self._first_pass.set()
             await asyncio.sleep(self._poll_seconds)
 
-    def _take(self, moved: Sequence[Place]) -> None:
-        ours = [place for place in moved if place[1] == CHAMPION and place[0].predictor in self._registry.predictors]
-        if not ours:
-            return
-        self._places.update(ours)
-        self._registry.know(scope for scope, _ in ours)
+    def _look(self) -> tuple[list[Place], dict[Place, Pointer | None]]:
+        """What moved; and where it points, for the few channels whose weights must be known. Not on the event loop."""
+        # Kept until all of it was read: a poll tells of each move once, and the next read may fail.
+        self._moved.update(
+            (place, None) for place in self._watch.poll() if place[0].predictor in self._registry.predictors
+        )
+        variants = {place: self._watch.pointer(*place) for place in self._moved if place[1] in _VARIANTS}
+        champions = [place for place in self._moved if place[1] == CHAMPION]
+        self._moved.clear()
+        return champions, variants
+
+    def _take(self, champions: Sequence[Place], variants: Mapping[Place, Pointer | None]) -> None:
+        self._places.update(champions)
+        self._registry.know(scope for scope, _ in champions)
+        for place, pointer in variants.items():
+            self._registry.set_variant(place, pointer)
+        moved = sorted([*champions, *(place for place, pointer in variants.items() if pointer)])
         few = len(self._places) <= self._load_all_count
-        for place in sorted(ours):
+        for place in moved:
             if few or self._registry.is_pinned(place) or place in self._registry.resident:
                 self._loader.follow(place)
             else:
                 self._loader.forget(place)
+        if champions or variants:
+            self._on_move([*champions, *variants])

@@ -19,6 +19,16 @@ class Method(Enum):
     DEFAULT = "default"
 
 
+class Variant(Enum):
+    """Which of the models that a tenant has answered."""
+
+    CHAMPION = "champion"
+    CANARY = "canary"
+    CHALLENGER = "challenger"
+    SHADOW = "shadow"
+    """Never answers."""
+
+
 class Fallback(Enum):
     """Why the best model of a tenant did not answer."""
 
@@ -88,5 +98,6 @@ class Prediction:
     missing_features: tuple[str, ...] = ()
     """``view.field`` of what the model takes and could not have."""
     fallback: Fallback = Fallback.NONE
+    variant: Variant = Variant.CHAMPION
     contributions: tuple[Contribution, ...] = ()
     """Largest effect first."""

@@ -18,12 +18,12 @@ from conductor_rpc import names
 from conductor_rpc.call import Call, Deadline
 from conductor_rpc.exceptions import DeadlineTooShort, NoPrediction
 from conductor_rpc.telemetry import Telemetry
-from conductor_server.prediction.answers import Estimate, Fallback, Method, Prediction
+from conductor_server.prediction.answers import Estimate, Fallback, Method, Prediction, Variant
 from conductor_server.prediction.columns import Question, entity
 from conductor_server.prediction.contributions import contributions, variants
 from conductor_server.prediction.gathering import FeaturesUsed, Inputs
 from conductor_server.prediction.history import HISTORY_VIEWS, recent_history
-from conductor_server.prediction.ports import FeatureReader, ModelFailed, Models, QuantileModel, Route
+from conductor_server.prediction.ports import Comparing, FeatureReader, ModelFailed, Models, QuantileModel, Route
 
 PREDICTOR = "build-duration"
 _LOG = logging.getLogger(__name__)
@@ -45,8 +45,10 @@ class Asked:
 class BuildDurationPredictor:
     """Answers questions about builds."""
 
-    def __init__(self, models: Models, features: FeatureReader, telemetry: Telemetry) -> None:
-        self._models, self._features, self._telemetry = models, features, telemetry
+    def __init__(
+        self, models: Models, features: FeatureReader, telemetry: Telemetry, comparing: Comparing | None = None
+    ) -> None:
+        self._models, self._features, self._telemetry, self._comparing = models, features, telemetry, comparing
         self._complained_of: set[str] = set()
 
     async def predict(self, asked: Sequence[Asked]) -> list[_Answer]:
@@ -54,7 +56,7 @@ class BuildDurationPredictor:
 
         Whoever asks, each answer is made of its own tenant's rows and models only.
         """
-        routes = [self._models.route(PREDICTOR, one.tenant_id) for one in asked]
+        routes = [self._models.route(PREDICTOR, one.tenant_id, _entity(one.question)) for one in asked]
         groups: dict[int, list[int]] = {}
         for at, route in enumerate(routes):
             groups.setdefault(id(route), []).append(at)
@@ -89,6 +91,13 @@ class BuildDurationPredictor:
                     missing[at] = used.missing
             for at, found in zip(pending, await self._run(model, asked_now, inputs), strict=True):
                 answers[at] = found
+            if rung == 0 and route.beside is not None and self._comparing is not None:
+                self._comparing.offer(
+                    route,
+                    [one.question for one in asked_now],
+                    table.take(pending),
+                    [_median(answers[at]) for at in pending],
+                )
         return [
             self._counted(_labelled(route, answer or _fall_back(route, asked[at], table, at, missing[at])))
             for at, answer in enumerate(answers)
@@ -173,7 +182,18 @@ def _labelled(route: Route, answer: _Answer) -> _Answer:
         by_model = answer.method in (Method.MODEL, Method.MODEL_DEGRADED)
         if not by_model or answer.model is not route.models[0].label:
             fallback = Fallback.MODEL_FAILED
+        elif route.variant is not Variant.CHAMPION:
+            return replace(answer, variant=route.variant)
     return answer if fallback is Fallback.NONE else replace(answer, fallback=fallback)
+
+
+def _entity(question: Question) -> tuple[str, str, str]:
+    build = question.build
+    return build.repository, build.pipeline, build.branch
+
+
+def _median(answer: Prediction | DeadlineTooShort | None) -> float | None:
+    return answer.estimate.median_seconds if isinstance(answer, Prediction) else None
 
 
 def _fall_back(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from conductor_features.tables import RowTable, TableLayout
 from conductor_features.views import View
-from conductor_server.prediction.answers import Estimate, Fallback, ModelLabel
-from conductor_server.prediction.columns import ColumnPlan
+from conductor_server.prediction.answers import Estimate, Fallback, ModelLabel, Variant
+from conductor_server.prediction.columns import ColumnPlan, Question
 from conductor_server.prediction.gathering import Gatherer
 
 
@@ -63,6 +63,10 @@ class QuantileModel(Protocol):
         """Its graph's outputs, in the order of what ``run`` returns."""
         ...
 
+    def score(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """As ``run``, at once: for a thread beside the event loop. Raises ModelFailed."""
+        ...
+
     async def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Run rows ``[n, columns]``.
 
@@ -71,6 +75,23 @@ class QuantileModel(Protocol):
 
         Raises:
             ModelFailed: the model can't be run on them.
+        """
+        ...
+
+
+class Comparing(Protocol):
+    """Compares models beside the requests."""
+
+    def offer(
+        self, route: Route, questions: Sequence[Question], rows: RowTable, medians: Sequence[float | None]
+    ) -> None:
+        """Take note of what the first model of a route answered; never waits, never raises.
+
+        Args:
+            route: one with something beside it.
+            questions: what was asked.
+            rows: their feature rows.
+            medians: its answers in seconds; None where it failed.
         """
         ...
 
@@ -96,6 +117,10 @@ class Route:
     views: tuple[View, ...]
     fallback: Fallback = Fallback.NONE
     """Why the tenant's own model is not among them."""
+    variant: Variant = Variant.CHAMPION
+    """What the first of them is; after a canary or challenger comes the champion."""
+    beside: QuantileModel | None = None
+    """What is asked the same afterwards, to compare: the shadow beside the champion, the champion beside another."""
 
     @cached_property
     def layout(self) -> TableLayout:
@@ -107,12 +132,19 @@ class Route:
         """What makes each model's input rows out of those rows."""
         return tuple(Gatherer(model.plan, self.layout) for model in self.models)
 
+    @cached_property
+    def gatherer_beside(self) -> Gatherer | None:
+        """The same for the model beside them."""
+        return Gatherer(self.beside.plan, self.layout) if self.beside is not None else None
+
 
 class Models(Protocol):
     """The models that serve now."""
 
-    def route(self, predictor: str, tenant_id: str) -> Route:
+    def route(self, predictor: str, tenant_id: str, entity: Sequence[str] = ()) -> Route:
         """The tenant's model, then the global one; those that are loaded.
+
+        An entity (repository, pipeline, branch) that a canary or challenger answers gets that first.
 
         Cheap: one that is not loaded is asked for and answers later requests.
         """

@@ -11,7 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationRequest, PredictBuildDurationResponse
 from conductor.prediction.v1.provenance_pb2 import FallbackReason, PredictionMethod
-from conductor_server.prediction.answers import Fallback, Method, Prediction
+from conductor.prediction.v1.provenance_pb2 import Variant as VariantMessage
+from conductor_server.prediction.answers import Fallback, Method, Prediction, Variant
 from conductor_server.prediction.columns import Question
 
 _DEFAULT_CONTRIBUTIONS = 5
@@ -26,6 +27,11 @@ _FALLBACKS = {
     Fallback.MODEL_LOADING: FallbackReason.FALLBACK_REASON_MODEL_LOADING,
     Fallback.MODEL_UNAVAILABLE: FallbackReason.FALLBACK_REASON_MODEL_UNAVAILABLE,
     Fallback.MODEL_FAILED: FallbackReason.FALLBACK_REASON_MODEL_FAILED,
+}
+_VARIANTS = {
+    Variant.CHAMPION: VariantMessage.VARIANT_CHAMPION,
+    Variant.CANARY: VariantMessage.VARIANT_CANARY,
+    Variant.CHALLENGER: VariantMessage.VARIANT_CHALLENGER,
 }
 
 
@@ -55,6 +61,8 @@ def to_response(prediction: Prediction) -> PredictBuildDurationResponse:
     if prediction.fallback is not Fallback.NONE:
         provenance.fallback_reason = _FALLBACKS[prediction.fallback]
     model = prediction.model
+    if model.name:
+        provenance.variant = _VARIANTS[prediction.variant]
     provenance.model_name = model.name
     provenance.model_version = model.version
     provenance.model_digest = model.digest

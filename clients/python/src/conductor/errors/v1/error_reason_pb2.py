@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&conductor/errors/v1/error_reason.proto\x12\x13\x63onductor.errors.v1*\xda\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12 \n\x1c\x45RROR_REASON_BATCH_TOO_LARGE\x10\x02\x12$\n ERROR_REASON_CREDENTIALS_INVALID\x10\x03\x12 \n\x1c\x45RROR_REASON_TENANT_MISMATCH\x10\x04\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x05\x12\"\n\x1e\x45RROR_REASON_TENANT_OVERLOADED\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_NO_PREDICTION\x10\x07\x12&\n\"ERROR_REASON_WAREHOUSE_UNAVAILABLE\x10\x08\x12#\n\x1f\x45RROR_REASON_DEADLINE_TOO_SHORT\x10\t\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\n\x12\x19\n\x15\x45RROR_REASON_STOPPING\x10\x0b\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\x0c\x12\x1d\n\x19\x45RROR_REASON_MODEL_FAILED\x10\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&conductor/errors/v1/error_reason.proto\x12\x13\x63onductor.errors.v1*\xe9\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12 \n\x1c\x45RROR_REASON_BATCH_TOO_LARGE\x10\x02\x12$\n ERROR_REASON_CREDENTIALS_INVALID\x10\x03\x12 \n\x1c\x45RROR_REASON_TENANT_MISMATCH\x10\x04\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x05\x12\"\n\x1e\x45RROR_REASON_TENANT_OVERLOADED\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_NO_PREDICTION\x10\x07\x12&\n\"ERROR_REASON_WAREHOUSE_UNAVAILABLE\x10\x08\x12#\n\x1f\x45RROR_REASON_DEADLINE_TOO_SHORT\x10\t\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\n\x12\x19\n\x15\x45RROR_REASON_STOPPING\x10\x0b\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\x0c\x12\x1d\n\x19\x45RROR_REASON_MODEL_FAILED\x10\r\x12\x1c\n\x18\x45RROR_REASON_MODEL_MOVED\x10\x0e\x12\x1e\n\x1a\x45RROR_REASON_MODEL_DAMAGED\x10\x0f\x12(\n$ERROR_REASON_MODEL_STORE_UNAVAILABLE\x10\x10\x12%\n!ERROR_REASON_MODEL_ADMIN_REQUIRED\x10\x11\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'conductor.errors.v1.error_r
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=64
-  _globals['_ERRORREASON']._serialized_end=538
+  _globals['_ERRORREASON']._serialized_end=681
 # @@protoc_insertion_point(module_scope)

@@ -47,9 +47,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STOPPING: _ErrorReason.ValueType  # 11
     """UNAVAILABLE: the server is stopping; another one answers."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 12
-    """NOT_FOUND: no model of that name and version is loaded for the tenant; the same whether it exists or not."""
+    """NOT_FOUND: no model of that name and version is there for the tenant; the same whether others have one or not."""
     ERROR_REASON_MODEL_FAILED: _ErrorReason.ValueType  # 13
     """INTERNAL: the model could not be run on these rows."""
+    ERROR_REASON_MODEL_MOVED: _ErrorReason.ValueType  # 14
+    """ABORTED: somebody else moved the model's channel at the same time; look at it before deciding anew."""
+    ERROR_REASON_MODEL_DAMAGED: _ErrorReason.ValueType  # 15
+    """FAILED_PRECONDITION: the version is damaged, or not signed by a trusted key; nothing was changed."""
+    ERROR_REASON_MODEL_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 16
+    """UNAVAILABLE: the model store does not answer, or can't be written to."""
+    ERROR_REASON_MODEL_ADMIN_REQUIRED: _ErrorReason.ValueType  # 17
+    """PERMISSION_DENIED: moving a global model takes a token with the scope "models:admin"."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of an error, sent as `reason` (without the prefix) in the google.rpc.ErrorInfo of its status, with
@@ -81,7 +89,15 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 10
 ERROR_REASON_STOPPING: ErrorReason.ValueType  # 11
 """UNAVAILABLE: the server is stopping; another one answers."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 12
-"""NOT_FOUND: no model of that name and version is loaded for the tenant; the same whether it exists or not."""
+"""NOT_FOUND: no model of that name and version is there for the tenant; the same whether others have one or not."""
 ERROR_REASON_MODEL_FAILED: ErrorReason.ValueType  # 13
 """INTERNAL: the model could not be run on these rows."""
+ERROR_REASON_MODEL_MOVED: ErrorReason.ValueType  # 14
+"""ABORTED: somebody else moved the model's channel at the same time; look at it before deciding anew."""
+ERROR_REASON_MODEL_DAMAGED: ErrorReason.ValueType  # 15
+"""FAILED_PRECONDITION: the version is damaged, or not signed by a trusted key; nothing was changed."""
+ERROR_REASON_MODEL_STORE_UNAVAILABLE: ErrorReason.ValueType  # 16
+"""UNAVAILABLE: the model store does not answer, or can't be written to."""
+ERROR_REASON_MODEL_ADMIN_REQUIRED: ErrorReason.ValueType  # 17
+"""PERMISSION_DENIED: moving a global model takes a token with the scope "models:admin"."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,19 +26,21 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(conductor/prediction/v1/provenance.proto\x12\x17\x63onductor.prediction.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x03\n\nProvenance\x12#\n\rprediction_id\x18\x01 \x01(\tR\x0cpredictionId\x12\x41\n\x06method\x18\x02 \x01(\x0e\x32).conductor.prediction.v1.PredictionMethodR\x06method\x12\x1d\n\nmodel_name\x18\x03 \x01(\tR\tmodelName\x12#\n\rmodel_version\x18\x04 \x01(\tR\x0cmodelVersion\x12!\n\x0cmodel_digest\x18\x05 \x01(\tR\x0bmodelDigest\x12G\n\x12oldest_feature_age\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10oldestFeatureAge\x12)\n\x10missing_features\x18\x07 \x03(\tR\x0fmissingFeatures\x12\x43\n\x0fprediction_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0epredictionTime\x12P\n\x0f\x66\x61llback_reason\x18\t \x01(\x0e\x32\'.conductor.prediction.v1.FallbackReasonR\x0e\x66\x61llbackReason\"\x99\x01\n\x14\x44urationContribution\x12\x18\n\x07\x66\x65\x61ture\x18\x01 \x01(\tR\x07\x66\x65\x61ture\x12\x19\n\x05value\x18\x02 \x01(\x01H\x00R\x05value\x88\x01\x01\x12\x42\n\x0f\x65\x66\x66\x65\x63t_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0e\x65\x66\x66\x65\x63tDurationB\x08\n\x06_value*\xb6\x01\n\x10PredictionMethod\x12!\n\x1dPREDICTION_METHOD_UNSPECIFIED\x10\x00\x12\x1b\n\x17PREDICTION_METHOD_MODEL\x10\x01\x12$\n PREDICTION_METHOD_MODEL_DEGRADED\x10\x02\x12\x1d\n\x19PREDICTION_METHOD_HISTORY\x10\x03\x12\x1d\n\x19PREDICTION_METHOD_DEFAULT\x10\x04*\x9d\x01\n\x0e\x46\x61llbackReason\x12\x1f\n\x1b\x46\x41LLBACK_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x46\x41LLBACK_REASON_MODEL_LOADING\x10\x01\x12%\n!FALLBACK_REASON_MODEL_UNAVAILABLE\x10\x02\x12 \n\x1c\x46\x41LLBACK_REASON_MODEL_FAILED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(conductor/prediction/v1/provenance.proto\x12\x17\x63onductor.prediction.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x04\n\nProvenance\x12#\n\rprediction_id\x18\x01 \x01(\tR\x0cpredictionId\x12\x41\n\x06method\x18\x02 \x01(\x0e\x32).conductor.prediction.v1.PredictionMethodR\x06method\x12\x1d\n\nmodel_name\x18\x03 \x01(\tR\tmodelName\x12#\n\rmodel_version\x18\x04 \x01(\tR\x0cmodelVersion\x12!\n\x0cmodel_digest\x18\x05 \x01(\tR\x0bmodelDigest\x12G\n\x12oldest_feature_age\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10oldestFeatureAge\x12)\n\x10missing_features\x18\x07 \x03(\tR\x0fmissingFeatures\x12\x43\n\x0fprediction_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0epredictionTime\x12P\n\x0f\x66\x61llback_reason\x18\t \x01(\x0e\x32\'.conductor.prediction.v1.FallbackReasonR\x0e\x66\x61llbackReason\x12:\n\x07variant\x18\n \x01(\x0e\x32 .conductor.prediction.v1.VariantR\x07variant\"\x99\x01\n\x14\x44urationContribution\x12\x18\n\x07\x66\x65\x61ture\x18\x01 \x01(\tR\x07\x66\x65\x61ture\x12\x19\n\x05value\x18\x02 \x01(\x01H\x00R\x05value\x88\x01\x01\x12\x42\n\x0f\x65\x66\x66\x65\x63t_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0e\x65\x66\x66\x65\x63tDurationB\x08\n\x06_value*\xb6\x01\n\x10PredictionMethod\x12!\n\x1dPREDICTION_METHOD_UNSPECIFIED\x10\x00\x12\x1b\n\x17PREDICTION_METHOD_MODEL\x10\x01\x12$\n PREDICTION_METHOD_MODEL_DEGRADED\x10\x02\x12\x1d\n\x19PREDICTION_METHOD_HISTORY\x10\x03\x12\x1d\n\x19PREDICTION_METHOD_DEFAULT\x10\x04*d\n\x07Variant\x12\x17\n\x13VARIANT_UNSPECIFIED\x10\x00\x12\x14\n\x10VARIANT_CHAMPION\x10\x01\x12\x12\n\x0eVARIANT_CANARY\x10\x02\x12\x16\n\x12VARIANT_CHALLENGER\x10\x03*\x9d\x01\n\x0e\x46\x61llbackReason\x12\x1f\n\x1b\x46\x41LLBACK_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x46\x41LLBACK_REASON_MODEL_LOADING\x10\x01\x12%\n!FALLBACK_REASON_MODEL_UNAVAILABLE\x10\x02\x12 \n\x1c\x46\x41LLBACK_REASON_MODEL_FAILED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'conductor.prediction.v1.provenance_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PREDICTIONMETHOD']._serialized_start=780
-  _globals['_PREDICTIONMETHOD']._serialized_end=962
-  _globals['_FALLBACKREASON']._serialized_start=965
-  _globals['_FALLBACKREASON']._serialized_end=1122
+  _globals['_PREDICTIONMETHOD']._serialized_start=840
+  _globals['_PREDICTIONMETHOD']._serialized_end=1022
+  _globals['_VARIANT']._serialized_start=1024
+  _globals['_VARIANT']._serialized_end=1124
+  _globals['_FALLBACKREASON']._serialized_start=1127
+  _globals['_FALLBACKREASON']._serialized_end=1284
   _globals['_PROVENANCE']._serialized_start=135
-  _globals['_PROVENANCE']._serialized_end=621
-  _globals['_DURATIONCONTRIBUTION']._serialized_start=624
-  _globals['_DURATIONCONTRIBUTION']._serialized_end=777
+  _globals['_PROVENANCE']._serialized_end=681
+  _globals['_DURATIONCONTRIBUTION']._serialized_start=684
+  _globals['_DURATIONCONTRIBUTION']._serialized_end=837
 # @@protoc_insertion_point(module_scope)

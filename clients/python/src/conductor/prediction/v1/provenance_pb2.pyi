@@ -53,6 +53,36 @@ PREDICTION_METHOD_DEFAULT: PredictionMethod.ValueType  # 4
 """From the whole population: nothing is known of this entity."""
 Global___PredictionMethod: _TypeAlias = PredictionMethod  # noqa: Y015
 
+class _Variant:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VariantEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Variant.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VARIANT_UNSPECIFIED: _Variant.ValueType  # 0
+    """No model did."""
+    VARIANT_CHAMPION: _Variant.ValueType  # 1
+    """The one that is in use."""
+    VARIANT_CANARY: _Variant.ValueType  # 2
+    """One that is being tried on a share of the entities, and withdrawn by itself if it does not hold."""
+    VARIANT_CHALLENGER: _Variant.ValueType  # 3
+    """One that is being compared on a share of the entities."""
+
+class Variant(_Variant, metaclass=_VariantEnumTypeWrapper):
+    """Which of a tenant's models answered. An entity (repository, pipeline and branch) always gets the same one for as long
+    as the weights of the channels stay the same. Treat an unknown value as unspecified.
+    """
+
+VARIANT_UNSPECIFIED: Variant.ValueType  # 0
+"""No model did."""
+VARIANT_CHAMPION: Variant.ValueType  # 1
+"""The one that is in use."""
+VARIANT_CANARY: Variant.ValueType  # 2
+"""One that is being tried on a share of the entities, and withdrawn by itself if it does not hold."""
+VARIANT_CHALLENGER: Variant.ValueType  # 3
+"""One that is being compared on a share of the entities."""
+Global___Variant: _TypeAlias = Variant  # noqa: Y015
+
 class _FallbackReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -96,6 +126,7 @@ class Provenance(_message.Message):
     MISSING_FEATURES_FIELD_NUMBER: _builtins.int
     PREDICTION_TIME_FIELD_NUMBER: _builtins.int
     FALLBACK_REASON_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
     prediction_id: _builtins.str
     """Identifies this prediction, in logs and traces too."""
     method: Global___PredictionMethod.ValueType
@@ -108,6 +139,8 @@ class Provenance(_message.Message):
     """SHA-256 of the model's graph, in hexadecimal."""
     fallback_reason: Global___FallbackReason.ValueType
     """Why this is not by the tenant's own model, or by no model at all though there is one; unspecified otherwise."""
+    variant: Global___Variant.ValueType
+    """Which of the models of that name answered; unspecified for none."""
     @_builtins.property
     def oldest_feature_age(self) -> _duration_pb2.Duration:
         """Age of the oldest feature row that was used; absent if none was."""
@@ -132,10 +165,11 @@ class Provenance(_message.Message):
         missing_features: _abc.Iterable[_builtins.str] | None = ...,
         prediction_time: _timestamp_pb2.Timestamp | None = ...,
         fallback_reason: Global___FallbackReason.ValueType = ...,
+        variant: Global___Variant.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_feature_age", b"oldest_feature_age", "prediction_time", b"prediction_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_reason", b"fallback_reason", "method", b"method", "missing_features", b"missing_features", "model_digest", b"model_digest", "model_name", b"model_name", "model_version", b"model_version", "oldest_feature_age", b"oldest_feature_age", "prediction_id", b"prediction_id", "prediction_time", b"prediction_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_reason", b"fallback_reason", "method", b"method", "missing_features", b"missing_features", "model_digest", b"model_digest", "model_name", b"model_name", "model_version", b"model_version", "oldest_feature_age", b"oldest_feature_age", "prediction_id", b"prediction_id", "prediction_time", b"prediction_time", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
