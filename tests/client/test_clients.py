@@ -28,6 +28,7 @@ from conductor_client import (
     ConnectionSettings,
     DeadlineExceeded,
     ErrorReason,
+    FallbackReason,
     FieldViolation,
     InternalError,
     InvalidRequest,
@@ -38,6 +39,7 @@ from conductor_client import (
     SyncConductorClient,
     Unauthenticated,
     Unavailable,
+    Variant,
 )
 
 BUILD = {"repository": "octocat/hello", "pipeline": "ci"}
@@ -165,6 +167,8 @@ def test_the_rows_are_all_the_reasons_and_the_enums_are_the_contracts():
     for ours, theirs, prefix in [
         (ErrorReason, error_reason_pb2.ErrorReason, "ERROR_REASON_"),
         (PredictionMethod, provenance_pb2.PredictionMethod, "PREDICTION_METHOD_"),
+        (FallbackReason, provenance_pb2.FallbackReason, "FALLBACK_REASON_"),
+        (Variant, provenance_pb2.Variant, "VARIANT_"),
         (BuildTrigger, build_context_pb2.BuildTrigger, "BUILD_TRIGGER_"),
     ]:
         assert {prefix + member.name: member.value for member in ours} == dict(theirs.items())

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from conductor_client.events import DeadLetter, PublishedEvents
-    from conductor_client.predictions import BuildDurationPrediction, Contribution, PredictionMethod
+    from conductor_client.predictions import (
+        BuildDurationPrediction,
+        Contribution,
+        FallbackReason,
+        PredictionMethod,
+        Variant,
+    )
     from conductor_client.sync_client import SyncConductorClient
 
 __all__ = [
@@ -34,6 +40,7 @@ __all__ = [
     "DeadLetter",
     "DeadlineExceeded",
     "ErrorReason",
+    "FallbackReason",
     "FieldViolation",
     "InternalError",
     "InvalidRequest",
@@ -45,6 +52,7 @@ __all__ = [
     "SyncConductorClient",
     "Unauthenticated",
     "Unavailable",
+    "Variant",
 ]
 
 _HOMES = {
@@ -52,7 +60,7 @@ _HOMES = {
     "client": ("ConductorClient",),
     "connection": ("ConnectionSettings",),
     "events": ("DeadLetter", "PublishedEvents"),
-    "predictions": ("BuildDurationPrediction", "Contribution", "PredictionMethod"),
+    "predictions": ("BuildDurationPrediction", "Contribution", "FallbackReason", "PredictionMethod", "Variant"),
     "sync_client": ("SyncConductorClient",),
 }
 

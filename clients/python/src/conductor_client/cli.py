@@ -106,7 +106,8 @@ def predict_build_duration(
     except ConductorError as error:
         fail(f"{target}: {error}")
     if output is AnswerFormat.JSON:
-        print_json(asdict(prediction) | {"method": prediction.method.name.lower()})
+        told = {name: getattr(prediction, name).name.lower() for name in ("method", "fallback_reason", "variant")}
+        print_json(asdict(prediction) | told)
     else:
         typer.echo(describe(prediction))
 
@@ -140,10 +141,14 @@ def _summary(features: Sequence[str]) -> str:
 
 
 def _origin(prediction: "BuildDurationPrediction") -> str:
-    from conductor_client.predictions import PredictionMethod
+    from conductor_client.predictions import FallbackReason, PredictionMethod, Variant
 
     name = prediction.model_name.removeprefix("models/").replace("/tenants/", "/", 1)
     model = f"model {name} {prediction.model_version}"
+    if prediction.variant in {Variant.CANARY, Variant.CHALLENGER}:
+        model = f"{prediction.variant.name.lower()} {model}"
+    if prediction.fallback_reason is FallbackReason.MODEL_LOADING:
+        model += " (the tenant's own is being loaded)"
     age = prediction.oldest_feature_age
     freshness = f", features {readable_duration(age)} old" if age is not None else ""
     match prediction.method:

@@ -30,6 +30,39 @@ class PredictionMethod(IntEnum):
         return cls.UNSPECIFIED
 
 
+class FallbackReason(IntEnum):
+    """Why the tenant's best model did not answer: ``conductor.prediction.v1.FallbackReason`` without the prefix."""
+
+    UNSPECIFIED = 0
+    """It did, or there is none."""
+    MODEL_LOADING = 1
+    """It is not in memory yet: it is being loaded."""
+    MODEL_UNAVAILABLE = 2
+    """It was refused, or could not be read."""
+    MODEL_FAILED = 3
+    """It could not be run on the request, or gave what can't be an answer."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "FallbackReason":
+        """Treat a reason that a later server has added as not told."""
+        return cls.UNSPECIFIED
+
+
+class Variant(IntEnum):
+    """Which channel's model answered: ``conductor.prediction.v1.Variant`` without the prefix."""
+
+    UNSPECIFIED = 0
+    """No model did."""
+    CHAMPION = 1
+    CANARY = 2
+    CHALLENGER = 3
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Variant":
+        """Treat a channel that a later server has added as not told."""
+        return cls.UNSPECIFIED
+
+
 @dataclass(frozen=True)
 class Contribution:
     """How much one feature moved a prediction, against its typical value."""
@@ -51,6 +84,9 @@ class BuildDurationPrediction:
     coverage: float
     """Share of builds that lie within lower and upper, as claimed: 0.9 is 90 %; 0 is no claim."""
     method: PredictionMethod
+    fallback_reason: FallbackReason
+    """Why a lower rung answered than the tenant's best model."""
+    variant: Variant
     model_name: str
     """For example ``models/build-duration/tenants/acme``; empty for none."""
     model_version: str
@@ -74,6 +110,8 @@ def build_duration_prediction(response: PredictBuildDurationResponse) -> BuildDu
         upper=interval.upper_duration.ToTimedelta(),
         coverage=interval.coverage,
         method=PredictionMethod(provenance.method),
+        fallback_reason=FallbackReason(provenance.fallback_reason),
+        variant=Variant(provenance.variant),
         model_name=provenance.model_name,
         model_version=provenance.model_version,
         model_digest=provenance.model_digest,
@@ -81,12 +119,7 @@ def build_duration_prediction(response: PredictBuildDurationResponse) -> BuildDu
             provenance.oldest_feature_age.ToTimedelta() if provenance.HasField("oldest_feature_age") else None
         ),
         missing_features=tuple(provenance.missing_features),
-        contributions=tuple(
-            Contribution(
-                item.feature, item.value if item.HasField("value") else None, item.effect_duration.ToTimedelta()
-            )
-            for item in response.contributions
-        ),
+        contributions=tuple(map(_contribution, response.contributions)),
         prediction_id=provenance.prediction_id,
         prediction_time=provenance.prediction_time.ToDatetime(tzinfo=UTC),
     )
