@@ -73,6 +73,31 @@ async def test_what_is_asked_in_one_turn_is_answered_at_once():
     assert max(map(len, batches)) <= 64
 
 
+async def test_what_is_asked_meanwhile_is_the_next_batch():
+    batches: list[list[int]] = []
+    first, second, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(numbers: Sequence[int]) -> list[int]:
+        batches.append(list(numbers))
+        (second if first.is_set() else first).set()
+        await go.wait()
+        return list(numbers)
+
+    together = Coalescer(slow)
+    asking = [asyncio.ensure_future(together.ask(1))]
+    await first.wait()
+    asking += [asyncio.ensure_future(together.ask(number)) for number in (2, 3)]
+    await asyncio.sleep(0)
+    assert batches == [[1]]
+    await second.wait()  # the first one hangs: they are not held up by it for ever
+    assert batches == [[1], [2, 3]]
+    asking.append(asyncio.ensure_future(together.ask(4)))
+    await asyncio.sleep(0)
+    go.set()
+    assert await asyncio.gather(*asking) == [1, 2, 3, 4]
+    assert batches == [[1], [2, 3], [4]]
+
+
 async def test_one_who_leaves_takes_nobody_along():
     begun, go = asyncio.Event(), asyncio.Event()
 

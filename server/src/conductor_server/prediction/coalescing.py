@@ -1,7 +1,8 @@
 """Answers questions that come in at the same moment together: one read, one run.
 
-Nobody waits for company. What has been asked by the time that the event loop gets round to answering is one batch: a
-lone request is a batch of one, and the more there is to do, the less each costs.
+Nobody waits for company: a lone question is a batch of one, and is answered at once. What is asked while a batch is
+under way is the next one, so the more there is to do, the less each costs. A batch that takes long, because Redis does
+not answer say, holds nobody up for long: after a moment the next one begins beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Generic, TypeVar
 _LOG = logging.getLogger(__name__)
 _MOST_TOGETHER = 64
 """Others must not wait for too long a batch."""
+_PATIENCE_SECONDS = 0.005
+"""How long a batch has the way to itself."""
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -27,6 +30,8 @@ class Coalescer(Generic[Q, A]):
         """``answer`` gives answers in the order of the questions."""
         self._answer = answer
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
+        self._begins: asyncio.Handle | None = None
+        """When what is waiting is answered, if nothing changes."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._context = Context()  # a batch is nobody's own call
 
@@ -35,17 +40,28 @@ class Coalescer(Generic[Q, A]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[A] = loop.create_future()
         self._waiting.append((question, future))
-        if len(self._waiting) == 1:
-            loop.call_soon(self._flush, context=self._context)
+        if self._begins is None:
+            if self._tasks:
+                self._begins = loop.call_later(_PATIENCE_SECONDS, self._begin, context=self._context)
+            else:
+                self._begins = loop.call_soon(self._begin, context=self._context)
         return await future
 
-    def _flush(self) -> None:
+    def _begin(self) -> None:
+        """Answer all that is waiting."""
+        self._begins = None
         waiting, self._waiting = self._waiting, []
         asked = [(question, future) for question, future in waiting if not future.done()]
-        for begin in range(0, len(asked), _MOST_TOGETHER):
-            task = asyncio.get_running_loop().create_task(self._give(asked[begin : begin + _MOST_TOGETHER]))
+        for first in range(0, len(asked), _MOST_TOGETHER):
+            task = asyncio.get_running_loop().create_task(self._give(asked[first : first + _MOST_TOGETHER]))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._begins is not None and not self._tasks:
+            self._begins.cancel()
+            self._begins = asyncio.get_running_loop().call_soon(self._begin, context=self._context)
 
     async def _give(self, asked: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
         try:
