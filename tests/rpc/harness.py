@@ -25,6 +25,7 @@ from google.rpc import error_details_pb2, status_pb2
 from conductor.errors.v1.error_reason_pb2 import ErrorReason
 from conductor.events.v1 import event_service_pb2, event_service_pb2_grpc
 from conductor.prediction.v1 import build_duration_pb2, prediction_service_pb2_grpc
+from conductor_client._aio_status import ServerStatus
 from conductor_rpc.server import RpcServer, Service
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import OFF, Telemetry
@@ -137,6 +138,15 @@ def failure(error: grpc.aio.AioRpcError) -> Failure:
     """The error as the contract describes it; fails the test if any part of it is absent."""
     details = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
     return from_status(status_pb2.Status.FromString(details), error)
+
+
+async def ended(call: Any) -> Any:
+    """What a streamed call ends with: a write that crosses a refusal would hide it (grpc/grpc#36066)."""
+    status = ServerStatus(call)
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise await status.of(error) from None
 
 
 def from_status(status: status_pb2.Status, error: grpc.aio.AioRpcError | None = None) -> Failure:

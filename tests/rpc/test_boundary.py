@@ -13,7 +13,7 @@ from conductor.events.v1.event_service_pb2 import PublishEventsRequest
 from conductor.events.v1.event_service_pb2_grpc import EventServiceStub
 from conductor.prediction.v1.build_duration_pb2 import BatchPredictBuildDurationsRequest
 from conductor_rpc.settings import SettingsInvalid
-from rpc.harness import PREDICTION, Authority, bearer, failure, request, serving
+from rpc.harness import PREDICTION, Authority, bearer, ended, failure, request, serving
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 
@@ -42,22 +42,22 @@ async def test_every_batch_of_a_stream_is_checked(secure, keys, authority):
             for tenant in tenants:
                 yield PublishEventsRequest(tenant_id=tenant)
 
-        answer = await publish(batches("acme", "acme"), metadata=bearer(keys.token()))
+        answer = await ended(publish(batches("acme", "acme"), metadata=bearer(keys.token())))
         assert answer.received_count == 0
         assert running.events.batches == 2
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await publish(batches("acme", "other", "acme"), metadata=bearer(keys.token()))
+            await ended(publish(batches("acme", "other", "acme"), metadata=bearer(keys.token())))
         assert failure(caught.value).reason == "TENANT_MISMATCH"
         assert running.events.batches == 3
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await publish(batches("acme"))
+            await ended(publish(batches("acme")))
         assert failure(caught.value).reason == "CREDENTIALS_INVALID"
         with pytest.raises(grpc.aio.AioRpcError) as caught:
 
             async def too_many():
                 yield PublishEventsRequest(tenant_id="acme", events=[{}] * 1001)
 
-            await publish(too_many(), metadata=bearer(keys.token()))
+            await ended(publish(too_many(), metadata=bearer(keys.token())))
         assert failure(caught.value).metadata == {"limit": "1000"}
 
 

@@ -30,7 +30,7 @@ from conductor_warehouse.events import Event, parse
 from conductor_warehouse.schema import SchemaMismatch
 from conductor_warehouse.settings import WarehouseSettings
 from conductor_workbench.embedded import EmbeddedPostgres
-from rpc.harness import AUDIENCE, ISSUER, Authority, Keys
+from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, ended
 from warehouse.histories import START, Build, assert_log_is_right, completed_event, events_of, random_history
 
 BUILDS = random_history(seed=60, count=60, tenants=("acme",))
@@ -71,8 +71,8 @@ async def _publish(
             yield request
 
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
-    response: PublishEventsResponse = await EventServiceStub(channel).PublishEvents(
-        stream(), metadata=metadata, timeout=30
+    response: PublishEventsResponse = await ended(
+        EventServiceStub(channel).PublishEvents(stream(), metadata=metadata, timeout=30)
     )
     return response
 
