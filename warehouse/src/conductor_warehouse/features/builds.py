@@ -195,6 +195,7 @@ class TenantLoad:
                 SELECT queued_time, completed_time FROM builds
                 WHERE builds.tenant_id = entity.tenant_id
                   AND queued_time > entity.first_time - interval '6 hours' AND queued_time <= entity.last_time
+                OFFSET 0  -- a look-up for each entity: the planner would join all of the tenant's builds
               ) AS build
               ORDER BY number, queued_time
             ) AS recent

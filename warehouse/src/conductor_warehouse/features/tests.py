@@ -134,6 +134,7 @@ class PathChanges:
               WHERE run.tenant_id = entity.tenant_id AND run.repository = entity.repository
                 AND completed_time > entity.after_time AND completed_time <= entity.last_time
                 AND entity.path = ANY (changed_paths)
+              OFFSET 0
             ) AS run ON true
             ORDER BY number, completed_time, run_id
             """,

@@ -14,7 +14,7 @@ from conductor_warehouse import partitions
 from conductor_warehouse.events import BUILD_COMPLETED, BUILD_QUEUED, Event, to_datetime, to_seconds
 from conductor_warehouse.features.moments import Entity, Touched
 from conductor_warehouse.staging import BYTES, FLOAT, INTEGER, TEXT, TIME, batch_of, stage
-from conductor_warehouse.subjects.upsert import Key, latest, upsert, views_of
+from conductor_warehouse.subjects.upsert import Key, latest, read, upsert, views_of
 from conductor_warehouse.times import to_microseconds
 
 EVENT_TYPES = (BUILD_QUEUED, BUILD_COMPLETED)
@@ -131,14 +131,7 @@ def _completed_row(data: BuildCompleted) -> tuple[Any, ...]:
 
 
 def _read(connection: Connection[Any], keys: Sequence[Key]) -> dict[Key, _Facts]:
-    staged = stage(connection, "build_keys", batch_of(_KEYS, keys))
-    rows = connection.execute(
-        sql.SQL(
-            "SELECT tenant_id, build_id, repository, pipeline, branch, queued_time, completed_time, outcome, duration,"
-            " passed_duration FROM builds JOIN {} USING (tenant_id, build_id)"
-        ).format(staged),
-        binary=True,
-    )
+    rows = read(connection, "builds", _KEYS, keys, _Facts._fields)
     return {(tenant, build): _Facts(*facts) for tenant, build, *facts in rows}
 
 

@@ -15,7 +15,7 @@ from conductor_warehouse import partitions
 from conductor_warehouse.events import QUALITY_GATE_EVALUATED, Event, to_datetime
 from conductor_warehouse.features.moments import Touched
 from conductor_warehouse.staging import FLOAT, TEXT, TIME, batch_of, stage
-from conductor_warehouse.subjects.upsert import Key, latest, upsert, views_of
+from conductor_warehouse.subjects.upsert import Key, latest, read, upsert, views_of
 from conductor_warehouse.times import to_microseconds
 
 EVENT_TYPES = (QUALITY_GATE_EVALUATED,)
@@ -30,6 +30,7 @@ _COLUMNS = {
     "status": TEXT,
     "conditions": TEXT,
 }
+_PLACES = {**_KEYS, "repository": TEXT, "branch": TEXT, "evaluated_time": TIME}
 _FACTS = {
     "tenant_id": TEXT,
     "evaluated_time": TIME,
@@ -121,13 +122,23 @@ def _facts(event: Event) -> Iterator[_Fact]:
 
 def _read(connection: Connection[Any], keys: Sequence[Key]) -> list[_Fact]:
     """Scores of evaluations that are there already."""
-    staged = stage(connection, "evaluation_keys", batch_of(_KEYS, keys))
+    evaluations = read(connection, "quality_evaluations", _KEYS, keys, ("repository", "branch", "evaluated_time"))
+    if not evaluations:
+        return []
     return connection.execute(
         sql.SQL(
-            "SELECT tenant_id, score.evaluated_time, evaluation_id, score.repository, score.branch, metric, value"
-            " FROM {} JOIN quality_evaluations USING (tenant_id, evaluation_id)"
-            " JOIN quality_scores AS score USING (tenant_id, repository, branch, evaluated_time, evaluation_id)"
-        ).format(staged),
+            """
+            SELECT tenant_id, score.evaluated_time, evaluation_id, repository, branch, metric, value
+            FROM {} AS evaluation
+            CROSS JOIN LATERAL (
+              SELECT evaluated_time, metric, value FROM quality_scores AS score
+              WHERE (score.tenant_id, score.repository, score.branch, score.evaluated_time, score.evaluation_id)
+                = (evaluation.tenant_id, evaluation.repository, evaluation.branch, evaluation.evaluated_time,
+                   evaluation.evaluation_id)
+              OFFSET 0
+            ) AS score
+            """
+        ).format(stage(connection, "evaluation_places", batch_of(_PLACES, evaluations))),
         binary=True,
     ).fetchall()
 

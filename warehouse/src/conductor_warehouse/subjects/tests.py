@@ -15,7 +15,7 @@ from conductor_warehouse import partitions
 from conductor_warehouse.events import TEST_COMPLETED, Event, to_datetime, to_seconds
 from conductor_warehouse.features.moments import Entity, Touched
 from conductor_warehouse.staging import FLOAT, INTEGER, TEXT, TEXTS, TIME, batch_of, stage
-from conductor_warehouse.subjects.upsert import Key, latest, upsert, views_of
+from conductor_warehouse.subjects.upsert import Key, latest, read, upsert, views_of
 from conductor_warehouse.times import to_microseconds
 
 EVENT_TYPES = (TEST_COMPLETED,)
@@ -142,14 +142,7 @@ _NAMES: Mapping[tuple[str, ...], Callable[[_Run], Iterable[tuple[str, ...]]]] = 
 
 def _read(connection: Connection[Any], keys: Sequence[Key]) -> dict[Key, _Run]:
     """Runs that are there already."""
-    staged = stage(connection, "run_keys", batch_of(_KEYS, keys))
-    found = connection.execute(
-        sql.SQL(
-            "SELECT tenant_id, run_id, repository, completed_time, changed_paths"
-            " FROM test_runs JOIN {} USING (tenant_id, run_id)"
-        ).format(staged),
-        binary=True,
-    ).fetchall()
+    found = read(connection, "test_runs", _KEYS, keys, ("repository", "completed_time", "changed_paths"))
     runs = {}
     for tenant_id, run_id, repository, completed_time, changed_paths in found:
         results = connection.execute(

@@ -1,4 +1,4 @@
-"""Writes rows of subjects, each from the event that counts."""
+"""Reads and writes rows of subjects, each from the event that counts."""
 
 from __future__ import annotations
 
@@ -66,6 +66,29 @@ def upsert(
         written=_names(written),
         excluded=sql.SQL(", ").join(sql.Identifier("excluded", name) for name in written),
         event=sql.Identifier(event_column),
+    )
+    return connection.execute(statement, binary=True).fetchall()
+
+
+def read(
+    connection: Connection[Any], table: str, keys: Schema, wanted: Sequence[Key], columns: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Keys and columns of those subjects that are there already."""
+    # OFFSET 0 keeps it a look-up for each key: the planner would join a table that it takes for small.
+    statement = sql.SQL(
+        """
+        SELECT known.* FROM {staged} AS wanted
+        CROSS JOIN LATERAL (
+          SELECT {names} FROM {table} AS subject WHERE {same} OFFSET 0
+        ) AS known
+        """
+    ).format(
+        staged=stage(connection, f"{table}_keys", batch_of(keys, wanted)),
+        names=_names((*keys, *columns)),
+        table=sql.Identifier(table),
+        same=sql.SQL(" AND ").join(
+            sql.SQL("subject.{key} = wanted.{key}").format(key=sql.Identifier(key)) for key in keys
+        ),
     )
     return connection.execute(statement, binary=True).fetchall()
 

@@ -12,7 +12,7 @@ from conductor_warehouse import partitions
 from conductor_warehouse.events import USAGE_UPDATED, Event, to_datetime
 from conductor_warehouse.features.moments import Touched
 from conductor_warehouse.staging import FLOAT, TEXT, TIME, batch_of, stage
-from conductor_warehouse.subjects.upsert import Key, latest, upsert, views_of
+from conductor_warehouse.subjects.upsert import Key, latest, read, upsert, views_of
 from conductor_warehouse.times import to_microseconds
 
 EVENT_TYPES = (USAGE_UPDATED,)
@@ -29,12 +29,13 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
     reports = latest(events, _key)
     if not reports:
         return {}
+    known = set(read(connection, "usage_reports", _KEYS, list(reports), ()))
     written = set(upsert(connection, "usage_reports", _KEYS, {}, [(event, key) for key, event in reports.items()]))
     facts = [fact for key, event in reports.items() if key in written for fact in _facts(event)]
-    if written:
+    if corrected := sorted(written & known):
         connection.execute(
             sql.SQL("DELETE FROM usage_measurements USING {} AS old WHERE {} = {}").format(
-                stage(connection, "usage_keys", batch_of(_KEYS, sorted(written))),
+                stage(connection, "usage_keys", batch_of(_KEYS, corrected)),
                 sql.SQL("(usage_measurements.tenant_id, usage_measurements.measured_time)"),
                 sql.SQL("(old.tenant_id, old.measured_time)"),
             )

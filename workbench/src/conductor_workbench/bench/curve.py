@@ -3,55 +3,72 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import psutil
 import psycopg
+from psycopg import sql
 
 from conductor_warehouse import schema
+from conductor_warehouse.bulk import ingest_many
+from conductor_warehouse.ingestion import ingest
 from conductor_workbench.bench.figures import Figures, significant
 from conductor_workbench.bench.ingestion import stored_bytes
 from conductor_workbench.bench.ingestion_events import build_events
-from conductor_workbench.bench.ingestion_workers import Mark, ingest_at_once
 from conductor_workbench.embedded import EmbeddedPostgres
 
-_WORKERS = 2
 _FIRST = 100_000
-"""Events up to the curve's first point; before it the warehouse is nearly empty."""
+"""Events at the curve's first point; before it the warehouse is nearly empty."""
+_TURNS = 5
+_BATCH = 5_000
+_GROWN, _FIRST_POINT, _BESIDE = "bench_grown", "bench_first_point", "bench_beside"
 
 
 def measure_curve(directory: Path, say: Callable[[str], None], count: int) -> Figures:
-    """Rate and CPU time per build event, features and all, between 0.1, 0.2, 0.5, 1, 2, 5, … million events.
+    """CPU time per build event, features and all, after 0.1, 0.2, 0.5, 1, 2, 5, … million events.
 
-    CPU time is of the processes that ingest and of their database connections, so it means the same beside other work;
-    making the events is in it. What PostgreSQL does in the background is not.
-
-    Raises:
-        ChildFailed: a worker died.
+    At each point batches go by turns into the warehouse that has grown so far and into one that has the first point's
+    events only: the ratio is the growth's alone, whatever else the machine does meanwhile. CPU time is of the process
+    that ingests and of its database connection. What PostgreSQL does in the background is not in it.
     """
+    points: list[Figures] = []
     with EmbeddedPostgres(directory / "postgres", keep=False) as postgres:
-        url = postgres.create_database("bench_curve")
-        schema.migrate(url)
-        seconds, marks = ingest_at_once(
-            url,
-            build_events,
-            count,
-            _WORKERS,
-            progress=lambda so_far: say(f"Ingested {so_far:,} of {count:,} build events"),
-        )
-        with psycopg.connect(url, autocommit=True) as connection:
-            size = stored_bytes(connection)
-    return {
-        "events": count,
-        "items_per_s": significant(count / seconds),
-        "bytes_per_item": significant(size / count),
-        "stretches": [_stretch(marks, begin, end) for begin, end in itertools.pairwise(_places(count))],
-    }
+        schema.migrate(postgres.create_database(_GROWN))
+        events = build_events(0, count + (_TURNS + 1) * _BATCH)
+        stored = 0
+        for place in _places(count):
+            with _connection(postgres, _GROWN) as grown:
+                begin = time.perf_counter()
+                _grow(grown, itertools.islice(events, place - stored), stored, place, say)
+                seconds = time.perf_counter() - begin
+            if not points:
+                _copy(postgres, _GROWN, _FIRST_POINT)
+            _copy(postgres, _FIRST_POINT, _BESIDE)
+            say(f"At {place:,} events beside {_FIRST:,}")
+            with _connection(postgres, _GROWN) as grown, _connection(postgres, _BESIDE) as beside:
+                beside_events = itertools.islice(build_events(0, 2 * _FIRST), min(_FIRST, count), None)
+                costs = _by_turns(grown, beside, events, beside_events)
+                size = stored_bytes(grown)
+            points.append(
+                {
+                    "events": place,
+                    "items_per_s": significant((place - stored) / seconds),
+                    "cpu_us_per_item": significant(statistics.median(cost for cost, _ in costs)),
+                    "cpu_us_per_item_at_first": significant(statistics.median(cost for _, cost in costs)),
+                    "ratio": significant(statistics.median(cost / first for cost, first in costs)),
+                    "bytes_per_item": significant(size / (place + (_TURNS + 1) * _BATCH)),
+                }
+            )
+            stored = place + (_TURNS + 1) * _BATCH
+    return {"events": count, "points": points, "last_ratio": points[-1]["ratio"]}
 
 
 def _places(count: int) -> Iterator[int]:
-    """Ends of the stretches, in events of all workers."""
-    yield 0
+    """Where the curve has its points, in events."""
     for exponent in itertools.count():
         for step in (1, 2, 5):
             place = _FIRST * step * 10**exponent
@@ -61,22 +78,42 @@ def _places(count: int) -> Iterator[int]:
             yield place
 
 
-def _stretch(marks: Sequence[Sequence[Mark]], begin: int, end: int) -> Figures:
-    """Each worker's share of the events between two places, put together."""
-    events = seconds = cpu_seconds = 0.0
-    for of_worker in marks:
-        first, last = _nearest(of_worker, begin / len(marks)), _nearest(of_worker, end / len(marks))
-        events += last.events - first.events
-        seconds += (last.seconds - first.seconds) / len(marks)
-        cpu_seconds += last.cpu_seconds - first.cpu_seconds
-    if not events:
-        return {"up_to": end}
-    return {
-        "up_to": end,
-        "items_per_s": significant(events / seconds),
-        "cpu_us_per_item": significant(1e6 * cpu_seconds / events),
-    }
+def _grow(
+    connection: psycopg.Connection[Any], events: Iterable[bytes], stored: int, place: int, say: Callable[[str], None]
+) -> None:
+    ingest_many(
+        connection, events, progress=lambda so_far: say(f"Ingested {stored + so_far.received:,} of {place:,} events")
+    )
 
 
-def _nearest(marks: Sequence[Mark], events: float) -> Mark:
-    return min(marks, key=lambda mark: abs(mark.events - events))
+def _by_turns(
+    grown: psycopg.Connection[Any], beside: psycopg.Connection[Any], more: Iterator[bytes], same: Iterator[bytes]
+) -> Sequence[tuple[float, float]]:
+    """CPU µs per event of each turn, in the grown warehouse and in the other."""
+    costs = [
+        (_cost(grown, list(itertools.islice(more, _BATCH))), _cost(beside, list(itertools.islice(same, _BATCH))))
+        for _ in range(1 + _TURNS)
+    ]
+    return costs[1:]  # the first one of a connection makes its plans and temporary tables
+
+
+def _cost(connection: psycopg.Connection[Any], events: Sequence[bytes]) -> float:
+    processes = (psutil.Process(), psutil.Process(connection.info.backend_pid))
+    before = _cpu_seconds(processes)
+    ingest(connection, events)
+    return 1e6 * (_cpu_seconds(processes) - before) / len(events)
+
+
+def _cpu_seconds(processes: Sequence[psutil.Process]) -> float:
+    used = [process.cpu_times() for process in processes]
+    return sum(times.user + times.system for times in used)
+
+
+def _connection(postgres: EmbeddedPostgres, name: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(postgres.database_url(name), autocommit=True)
+
+
+def _copy(postgres: EmbeddedPostgres, name: str, copy: str) -> None:
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(copy)))
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(copy), sql.Identifier(name)))

@@ -99,13 +99,17 @@ def _models(figures: Figures) -> Table:
 
 
 def _curve(figures: Figures) -> Table:
-    table = _table("Build events as they become more", "up to", "a second", "CPU µs each")
-    for stretch in figures["stretches"]:
-        if "items_per_s" in stretch:
-            table.add_row(
-                f"{stretch['up_to']:,}", f"{stretch['items_per_s']:,.0f}", f"{stretch['cpu_us_per_item']:,.0f}"
-            )
-    table.caption = f"{figures['items_per_s']:,.0f} a second in all, {figures['bytes_per_item']:,.0f} bytes each."
+    table = _table(
+        "Build events as they become more", "so far", "CPU µs each", "with the first only", "ratio", "bytes each"
+    )
+    for point in figures["points"]:
+        table.add_row(
+            f"{point['events']:,}",
+            f"{point['cpu_us_per_item']:,.0f}",
+            f"{point['cpu_us_per_item_at_first']:,.0f}",
+            f"{point['ratio']:.2f}",
+            f"{point['bytes_per_item']:,.0f}",
+        )
     return table
 
 

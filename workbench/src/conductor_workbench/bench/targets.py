@@ -9,10 +9,10 @@ from typing import Any
 from conductor_workbench.bench.figures import Figures
 from conductor_workbench.bench.parts import Part
 
-INGESTION, MODELS = "ingestion", "models"
+INGESTION, CURVE, MODELS = "ingestion", "curve", "models"
 """Where the figures of those parts stand; all others are of serving."""
 
-_PARTS = {INGESTION: Part.INGESTION, MODELS: Part.MODELS}
+_PARTS = {INGESTION: Part.INGESTION, CURVE: Part.CURVE, MODELS: Part.MODELS}
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ TARGETS = (
     Target("Build events with all features, a second", (INGESTION, "builds", "items_per_s"), 3_000, at_least=True),
     Target("Test results with all features, a second", (INGESTION, "tests", "items_per_s"), 50_000, at_least=True),
     Target("Build events, share of raw COPY's rate", (INGESTION, "builds", "share_of_floor"), 0.4, at_least=True),
+    Target("An event's cost at the curve's end, beside that at its first point", (CURVE, "last_ratio"), 1.25),
     Target("Test results, share of raw COPY's rate", (INGESTION, "tests", "share_of_floor"), 0.4, at_least=True),
     Target("From an event's acknowledgement to its feature online, p95 ms", (INGESTION, "freshness", "p95_ms"), 1_000),
     Target("Prediction at 100/s, p95 (required)", ("unary", "rate_100", "latency", "p95_ms"), 100.0),
