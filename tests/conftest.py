@@ -16,6 +16,9 @@ from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 # Tests start processes beside open channels, and the children use none of them.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
+# Nothing may rest on the time zone of a database's sessions.
+os.environ.setdefault("PGTZ", "America/St_Johns")
+
 _NUMBERS = itertools.count()
 
 

@@ -24,6 +24,8 @@ INTEGER = pa.int32()
 BIG_INTEGER = pa.int64()
 TIME = pa.timestamp("us", tz="UTC")
 
+_TYPES = {"TIMESTAMP": "TIMESTAMPTZ"}
+
 Schema = Mapping[str, pa.DataType]
 """Columns and their types."""
 
@@ -72,7 +74,8 @@ def _create(connection: Connection[Any], name: str, encoder: ArrowToPostgresBina
         return
     columns = sql.SQL(", ").join(
         [
-            sql.Composed([sql.Identifier(column.name), sql.SQL(f" {column.data_type.ddl()}")])
+            # The encoder takes every time for one without a zone, whose meaning would be the session's.
+            sql.Composed([sql.Identifier(column.name), sql.SQL(f" {_TYPES.get(ddl := column.data_type.ddl(), ddl)}")])
             for column in encoder.schema().columns
         ]
     )

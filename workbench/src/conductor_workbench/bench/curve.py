@@ -53,6 +53,7 @@ def measure_curve(directory: Path, say: Callable[[str], None], count: int) -> Fi
                 beside_events = itertools.islice(build_events(0, 2 * _FIRST), min(_FIRST, count), None)
                 costs = _by_turns(grown, beside, events, beside_events)
                 size = stored_bytes(grown)
+            grown_to = place + (_TURNS + 1) * _BATCH
             points.append(
                 {
                     "events": place,
@@ -60,10 +61,11 @@ def measure_curve(directory: Path, say: Callable[[str], None], count: int) -> Fi
                     "cpu_us_per_item": significant(statistics.median(cost for cost, _ in costs)),
                     "cpu_us_per_item_at_first": significant(statistics.median(cost for _, cost in costs)),
                     "ratio": significant(statistics.median(cost / first for cost, first in costs)),
-                    "bytes_per_item": significant(size / (place + (_TURNS + 1) * _BATCH)),
+                    "bytes_per_item": significant(size / grown_to),
                 }
             )
-            stored = place + (_TURNS + 1) * _BATCH
+            stored = grown_to
+            say(f"At {place:,} events: {points[-1]}")
     return {"events": count, "points": points, "last_ratio": points[-1]["ratio"]}
 
 
