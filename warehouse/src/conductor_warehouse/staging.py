@@ -8,7 +8,7 @@ at the end of the transaction.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, LiteralString, cast
 
 import pyarrow as pa
 from pgpq import ArrowToPostgresBinaryEncoder
@@ -23,8 +23,6 @@ FLOAT = pa.float64()
 INTEGER = pa.int32()
 BIG_INTEGER = pa.int64()
 TIME = pa.timestamp("us", tz="UTC")
-
-_TYPES = {"TIMESTAMP": "TIMESTAMPTZ"}
 
 Schema = Mapping[str, pa.DataType]
 """Columns and their types."""
@@ -74,8 +72,7 @@ def _create(connection: Connection[Any], name: str, encoder: ArrowToPostgresBina
         return
     columns = sql.SQL(", ").join(
         [
-            # The encoder takes every time for one without a zone, whose meaning would be the session's.
-            sql.Composed([sql.Identifier(column.name), sql.SQL(f" {_TYPES.get(ddl := column.data_type.ddl(), ddl)}")])
+            sql.Composed([sql.Identifier(column.name), sql.SQL(f" {_type(column.data_type.ddl())}")])
             for column in encoder.schema().columns
         ]
     )
@@ -83,3 +80,8 @@ def _create(connection: Connection[Any], name: str, encoder: ArrowToPostgresBina
     connection.execute(statement)
     # The session may act in another role next. Nobody else can reach its temporary tables.
     connection.execute(sql.SQL("GRANT SELECT, INSERT, DELETE ON {} TO PUBLIC").format(sql.Identifier(name)))
+
+
+def _type(told: str | None) -> LiteralString:
+    """The encoder takes every time for one without a zone, whose meaning would be the session's."""
+    return cast(LiteralString, "TIMESTAMPTZ" if told == "TIMESTAMP" else told)
