@@ -22,6 +22,7 @@ async def test_the_collector(scene: Scene, figure, collector: str) -> None:
             listening.listen()  # accepted by the kernel, answered by nobody
         environment = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{listening.getsockname()[1]}",
+            "OTEL_TRACES_SAMPLER": "always_on",
             "OTEL_BSP_SCHEDULE_DELAY": "100",
             "OTEL_BSP_MAX_QUEUE_SIZE": "64",
             "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "16",

@@ -70,10 +70,10 @@ def test_exporters_only_when_asked_for(monkeypatch):
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"):
         monkeypatch.delenv(name, raising=False)
     telemetry, close = telemetry_from_environment("test")
-    assert telemetry._tracer is None
+    assert telemetry._traces is None
     close()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:1")
     telemetry, close = telemetry_from_environment("test")
-    assert telemetry._tracer is not None
+    assert telemetry._traces is not None
     assert telemetry._meter is None
     close()

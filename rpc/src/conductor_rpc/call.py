@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
-
-from opentelemetry.context import Context
+from dataclasses import dataclass, field
 
 from conductor_rpc.exceptions import DeadlineTooShort
 
@@ -50,6 +48,20 @@ NO_DEADLINE = Deadline(float("inf"))
 """Never comes."""
 
 
+_MOST_STAGES = 128
+"""A stream may go on for days."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """A part of a call, or of several at once. Times are of ``time.perf_counter()``."""
+
+    name: str
+    began: float
+    ended: float | None = None
+    """None while it lasts."""
+
+
 @dataclass(slots=True)
 class Call:
     """One call under way."""
@@ -64,10 +76,17 @@ class Call:
     """The tenant that a unary request is about; empty for none, and where requests are a stream."""
     code: str = "OK"
     """Name of the status code that it ended with."""
-    timings: dict[str, float] | None = None
-    """Seconds by stage, where the caller asked for them."""
-    trace_context: Context | None = None
-    """Of the call's span, where there is one."""
+    stages: list[Stage] | None = None
+    """As they began, the first :data:`_MOST_STAGES` of them; None where nobody wants to know."""
+    attributes: dict[str, str] = field(default_factory=dict)
+    """For its trace."""
+    fell_back: bool = False
+    """Its answer is less than the best that there is for its tenant."""
+
+    def note(self, stage: Stage) -> None:
+        """Add a stage that begins."""
+        if self.stages is not None and len(self.stages) < _MOST_STAGES:
+            self.stages.append(stage)
 
 
 _CURRENT: ContextVar[Call | None] = ContextVar("conductor_call", default=None)

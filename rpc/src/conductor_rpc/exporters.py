@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from conductor_rpc.telemetry import Telemetry
+from conductor_rpc.tracing import SLOW_SECONDS
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
@@ -28,7 +29,9 @@ def _wanted(signal: str) -> bool:
     return any(os.environ.get(name.format(signal)) for name in _ENDPOINTS)
 
 
-def telemetry_from_environment(service_name: str, *, prometheus: bool = False) -> tuple[Telemetry, Callable[[], None]]:
+def telemetry_from_environment(
+    service_name: str, *, prometheus: bool = False, slow_seconds: float = SLOW_SECONDS
+) -> tuple[Telemetry, Callable[[], None]]:
     """Telemetry over OTLP if OTEL_* names an endpoint or exporter, else telemetry that is off.
 
     Exporting happens in threads of its own with bounded queues: a collector that hangs costs dropped spans, not time.
@@ -36,6 +39,7 @@ def telemetry_from_environment(service_name: str, *, prometheus: bool = False) -
     Args:
         service_name: Where OTEL_SERVICE_NAME names none.
         prometheus: Keep metrics for Prometheus to read, too: in ``Telemetry.registry``.
+        slow_seconds: A call that takes so long is traced, whatever the sampler says.
 
     Returns:
         The telemetry, and a function that flushes and closes it.
@@ -49,17 +53,20 @@ def telemetry_from_environment(service_name: str, *, prometheus: bool = False) -
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
 
     name = os.environ.get("OTEL_SERVICE_NAME", service_name)
     resource = Resource.create({"service.name": name, "service.instance.id": str(os.getpid())})
-    tracer_provider, meter_provider, registry = None, None, None
+    tracer_provider, meter_provider, registry, head = None, None, None, None
     readers: list[MetricReader] = []
     closing: list[Callable[[], None]] = []
     if traces:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
+        from conductor_rpc.sampling import head_sampler  # noqa: PLC0415
+
         spans = OTLPSpanExporter()
-        tracer_provider = TracerProvider(resource=resource)
+        head, tracer_provider = head_sampler(), TracerProvider(ALWAYS_ON, resource)
         tracer_provider.add_span_processor(BatchSpanProcessor(spans))
         closing.append(lambda: _close(tracer_provider.force_flush, spans.shutdown, tracer_provider.shutdown))
     if prometheus:
@@ -79,7 +86,7 @@ def telemetry_from_environment(service_name: str, *, prometheus: bool = False) -
         for close_provider in closing:
             close_provider()
 
-    return Telemetry(tracer_provider, meter_provider, registry), close
+    return Telemetry(tracer_provider, meter_provider, registry, head=head, slow_seconds=slow_seconds), close
 
 
 def _prometheus() -> tuple[CollectorRegistry, MetricReader]:

@@ -44,8 +44,22 @@ PREDICTION_METHOD: Final = "conductor.prediction.method"
 PREDICTOR: Final = "conductor.predictor"
 REASON: Final = "conductor.reason"
 VARIANT: Final = "conductor.variant"
+
+# Attributes of spans only: values may be unbounded.
 PREDICTION_ID: Final = "conductor.prediction.id"
-"""On spans only: its values are unbounded."""
+MODEL_NAME: Final = "conductor.model.name"
+MODEL_VERSION: Final = "conductor.model.version"
+FALLBACK_REASON: Final = "conductor.fallback.reason"
+STAGE_UNFINISHED: Final = "conductor.stage.unfinished"
+"""The call did not wait for its end."""
+KEPT_FOR: Final = "conductor.trace.kept"
+"""Why a trace would be kept even if no sampler had chosen it."""
+
+# Values of KEPT_FOR.
+FAULT: Final = "fault"
+FALLBACK: Final = "fallback"
+SLOW: Final = "slow"
+REASONS_TO_KEEP: Final = (FAULT, FALLBACK, SLOW)
 
 GRPC: Final = "grpc"
 

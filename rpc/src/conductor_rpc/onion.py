@@ -134,7 +134,7 @@ class Onion(grpc.aio.ServerInterceptor):
         metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
         remaining = context.time_remaining()
         deadline = NO_DEADLINE if remaining is None else Deadline.after(remaining)
-        return Call(method, metadata, deadline, timings={} if names.SERVER_TIMING in metadata else None)
+        return Call(method, metadata, deadline, stages=[] if names.SERVER_TIMING in metadata else None)
 
     def _time_limit(self, call: Call, *, streaming: bool) -> AbstractAsyncContextManager[object]:
         """gRPC itself ends a call at its caller's deadline. A unary call without one gets one; a stream may be long."""
@@ -188,6 +188,12 @@ def _decoded(request: object) -> Message:
 
 
 def _tell_timings(call: Call, context: _Context) -> None:
-    if call.timings:
-        timing = ", ".join(f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in call.timings.items())
+    if names.SERVER_TIMING not in call.metadata:
+        return
+    timings: dict[str, float] = {}
+    for stage in call.stages or ():
+        if stage.ended is not None:
+            timings[stage.name] = timings.get(stage.name, 0.0) + stage.ended - stage.began
+    if timings:
+        timing = ", ".join(f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in timings.items())
         context.set_trailing_metadata(((names.SERVER_TIMING, timing),))

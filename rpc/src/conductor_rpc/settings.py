@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from conductor_client.settings import ConductorSettings
+from conductor_rpc.tracing import SLOW_SECONDS
 
 ASYMMETRIC_ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
@@ -71,6 +72,8 @@ class RpcSettings(ConductorSettings):
     admin_grpc_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of channelz, health and reflection by gRPC; otherwise the same."""
 
+    trace_slow_seconds: float = Field(default=SLOW_SECONDS, ge=0)
+    """A call that takes so long is traced whatever OTEL_TRACES_SAMPLER says, where traces are exported at all."""
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least severe level that is logged."""
 

@@ -1,4 +1,4 @@
-"""Spans and metrics. The providers are arguments; without any, nothing is recorded and next to nothing is spent."""
+"""Traces and metrics. The providers are arguments; without any, nothing is recorded and next to nothing is spent."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from opentelemetry import propagate, trace
-from opentelemetry.context import get_current
 from opentelemetry.metrics import Counter, Histogram, MeterProvider, Observation
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import TracerProvider
 
 from conductor_rpc import names
-from conductor_rpc.call import Call, current_call
+from conductor_rpc.call import Call, Stage, current_call
+from conductor_rpc.tracing import SLOW_SECONDS, Traces
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.sampling import Sampler
     from prometheus_client import CollectorRegistry
 
 _SCOPE = "conductor"
@@ -32,10 +32,21 @@ class Telemetry:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         registry: CollectorRegistry | None = None,
+        *,
+        head: Sampler | None = None,
+        slow_seconds: float = SLOW_SECONDS,
     ) -> None:
-        """``registry``: where Prometheus reads the same metrics, if it does."""
+        """What is recorded, and where.
+
+        Args:
+            tracer_provider: Records every span that it is told; which calls are traced is decided before.
+            meter_provider: Of the metrics.
+            registry: Where Prometheus reads the same metrics, if it does.
+            head: Says which calls are traced whatever comes of them; None: all.
+            slow_seconds: A call that takes so long is traced whatever the head says.
+        """
         self.registry = registry
-        self._tracer = tracer_provider.get_tracer(_SCOPE) if tracer_provider else None
+        self._traces = Traces(tracer_provider.get_tracer(_SCOPE), head, slow_seconds) if tracer_provider else None
         self._meter = meter_provider.get_meter(_SCOPE) if meter_provider else None
         self._call_seconds = self._histogram(names.RPC_SERVER_CALL_DURATION, "Duration of calls")
         self._stage_seconds = self._histogram(names.STAGE_DURATION, "Duration of a call's stages")
@@ -43,42 +54,26 @@ class Telemetry:
         self._histograms: dict[str, Histogram] = {}
 
     def call(self, call: Call) -> AbstractContextManager[None]:
-        """Around a call: its span, under the caller's W3C context, and its duration with the code it ended with."""
-        return self._recorded_call(call) if self._tracer or self._call_seconds else _NOTHING
+        """Around a call: its trace, under the caller's W3C context, and its duration with the code it ended with."""
+        return self._recorded_call(call) if self._traces or self._call_seconds else _NOTHING
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Around a stage of the current call: its span and its duration."""
         call = current_call()
-        timings = call.timings if call is not None else None
-        if self._tracer is None and self._stage_seconds is None and timings is None:
-            return _NOTHING
-        return _Stage(self, name, timings)
+        return self.shared_stage(name, () if call is None else (call,))
 
     def shared_stage(self, name: str, calls: Sequence[Call]) -> AbstractContextManager[None]:
         """Around a stage that several calls are in at once: each of them is told the whole of it."""
-        if self._tracer is None and self._stage_seconds is None and all(call.timings is None for call in calls):
+        if self._stage_seconds is None and all(call.stages is None for call in calls):
             return _NOTHING
-        return self._recorded_shared_stage(name, calls)
+        return _RecordedStage(name, calls, self._stage_seconds)
 
-    @contextmanager
-    def _recorded_shared_stage(self, name: str, calls: Sequence[Call]) -> Iterator[None]:
-        began_ns, began = time.time_ns(), time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - began
-            ended_ns = began_ns + int(seconds * 1e9)
-            for call in calls:
-                if self._tracer is not None:
-                    self._tracer.start_span(name, call.trace_context, start_time=began_ns).end(ended_ns)
-                self.stage_ended(name, seconds)
-                if call.timings is not None:
-                    call.timings[name] = call.timings.get(name, 0.0) + seconds
-
-    def annotate(self, attributes: Mapping[str, str]) -> None:
-        """Add attributes to the current span."""
-        if self._tracer is not None:
-            trace.get_current_span().set_attributes(attributes)
+    def annotate(self, attributes: Mapping[str, str], *, fell_back: bool = False) -> None:
+        """Add attributes to the current call's trace. ``fell_back``: the answer is less than the best there is."""
+        call = current_call()
+        if self._traces is not None and call is not None:
+            call.attributes.update(attributes)
+            call.fell_back |= fell_back
 
     def count(self, name: str, attributes: Mapping[str, str], number: int = 1) -> None:
         """Add to a counter; the attributes' values must be bounded."""
@@ -128,61 +123,48 @@ class Telemetry:
 
     @contextmanager
     def _recorded_call(self, call: Call) -> Iterator[None]:
-        attributes = {names.RPC_SYSTEM_NAME: names.GRPC, names.RPC_METHOD: call.method.removeprefix("/")}
-        span = self._start(call, attributes)
-        started = time.perf_counter()
-        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
-            call.trace_context = get_current()
-            try:
-                yield
-            finally:
-                attributes[names.RPC_RESPONSE_STATUS_CODE] = call.code
-                if call.code in _SERVER_FAULTS:
-                    attributes[names.ERROR_TYPE] = call.code
-                    span.set_status(Status(StatusCode.ERROR))
-                span.set_attributes(attributes)
-                if self._call_seconds is not None:
-                    self._call_seconds.record(time.perf_counter() - started, attributes)
-
-    def _start(self, call: Call, attributes: Mapping[str, str]) -> Span:
-        if self._tracer is None:
-            return trace.INVALID_SPAN
-        carrier = {key: value for key, value in call.metadata.items() if isinstance(value, str)}
-        context = propagate.extract(carrier)
-        return self._tracer.start_span(attributes[names.RPC_METHOD], context, SpanKind.SERVER, attributes)
-
-    def stage_started(self, name: str) -> AbstractContextManager[object]:
-        """The span of a stage; nothing where there is no tracer."""
-        return self._tracer.start_as_current_span(name) if self._tracer is not None else _NOTHING
-
-    def stage_ended(self, name: str, seconds: float) -> None:
-        """Record the duration of a stage."""
-        if self._stage_seconds is not None:
-            self._stage_seconds.record(seconds, {names.STAGE: name})
+        if self._traces is not None:
+            call.stages = []
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            ended = time.perf_counter()
+            attributes = {
+                names.RPC_SYSTEM_NAME: names.GRPC,
+                names.RPC_METHOD: call.method.removeprefix("/"),
+                names.RPC_RESPONSE_STATUS_CODE: call.code,
+            }
+            if call.code in _SERVER_FAULTS:
+                attributes[names.ERROR_TYPE] = call.code
+            # Metrics point to the trace, if there is one.
+            context = self._traces.ended(call, began, ended, attributes) if self._traces is not None else None
+            if self._call_seconds is not None:
+                self._call_seconds.record(ended - began, attributes, context)
 
 
-class _Stage:
+class _RecordedStage:
     """A stage that is being recorded."""
 
-    __slots__ = ("_name", "_span", "_started", "_telemetry", "_timings")
+    __slots__ = ("_calls", "_seconds", "_stage")
 
-    def __init__(self, telemetry: Telemetry, name: str, timings: dict[str, float] | None) -> None:
-        self._telemetry, self._name, self._timings = telemetry, name, timings
-        self._span: AbstractContextManager[object] = _NOTHING
+    def __init__(self, name: str, calls: Sequence[Call], seconds: Histogram | None) -> None:
+        self._calls, self._seconds = calls, seconds
+        self._stage = Stage(name, 0.0)
 
     def __enter__(self) -> None:
-        self._span = self._telemetry.stage_started(self._name)
-        self._span.__enter__()
-        self._started = time.perf_counter()
+        self._stage.began = time.perf_counter()
+        for call in self._calls:
+            call.note(self._stage)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        seconds = time.perf_counter() - self._started
-        self._telemetry.stage_ended(self._name, seconds)
-        if self._timings is not None:
-            self._timings[self._name] = self._timings.get(self._name, 0.0) + seconds
-        self._span.__exit__(kind, error, traceback)
+        stage = self._stage
+        stage.ended = time.perf_counter()
+        if self._seconds is not None:
+            for _ in self._calls:
+                self._seconds.record(stage.ended - stage.began, {names.STAGE: stage.name})
 
 
 OFF = Telemetry()

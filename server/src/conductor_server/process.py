@@ -26,7 +26,9 @@ async def serve_process(
         ModelStoreUnavailable: there is no model store at that place.
     """
     telemetry, close_telemetry = telemetry_from_environment(
-        "conductor-server", prometheus=settings.admin_http_port is not None
+        "conductor-server",
+        prometheus=settings.admin_http_port is not None,
+        slow_seconds=settings.trace_slow_seconds,
     )
     try:
         async with application(

@@ -110,7 +110,10 @@ class InferenceServicer(stubs.GRPCInferenceServiceServicer):
         response.parameters["model_name"].string_param = label.name
         response.parameters["model_version"].string_param = label.version
         response.parameters["model_digest"].string_param = label.digest
-        if serving.fallback is not Fallback.NONE and not request.model_version:
+        fell_back = serving.fallback is not Fallback.NONE and not request.model_version
+        told = {names.MODEL_NAME: label.name, names.MODEL_VERSION: label.version}
+        self._telemetry.annotate(told, fell_back=fell_back)
+        if fell_back:
             response.parameters["fallback_reason"].string_param = serving.fallback.value
         encode(response, model.output_names, outputs, positions, raw=bool(request.raw_input_contents))
         return response

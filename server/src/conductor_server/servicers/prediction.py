@@ -14,7 +14,7 @@ from conductor_rpc.call import current_call, current_deadline
 from conductor_rpc.exceptions import ConductorError, TenantMismatch
 from conductor_rpc.server import Service
 from conductor_rpc.telemetry import Telemetry
-from conductor_server.prediction.answers import Prediction
+from conductor_server.prediction.answers import Fallback, Prediction
 from conductor_server.prediction.build_duration import Asked, BuildDurationPredictor
 from conductor_server.prediction.coalescing import Coalescer
 from conductor_server.prediction.columns import Question
@@ -39,7 +39,7 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         if not isinstance(answer, Prediction):
             raise answer
         response = to_response(answer)
-        self._telemetry.annotate({names.PREDICTION_ID: response.provenance.prediction_id})
+        self._tell_trace(answer, response.provenance.prediction_id)
         return response
 
     async def BatchPredictBuildDurations(  # noqa: N802 - the contract's name
@@ -59,6 +59,18 @@ class PredictionServicer(stubs.PredictionServiceServicer):
             else:
                 result.error.CopyFrom(errors.to_status(answer))
         return response
+
+    def _tell_trace(self, answer: Prediction, prediction_id: str) -> None:
+        """What answered, for who asks why it was this answer, or a slow one."""
+        attributes = {
+            names.PREDICTION_ID: prediction_id,
+            names.PREDICTION_METHOD: answer.method.value,
+            names.MODEL_NAME: answer.model.name,
+            names.MODEL_VERSION: answer.model.version,
+            names.VARIANT: answer.variant.value,
+            names.FALLBACK_REASON: answer.fallback.value,
+        }
+        self._telemetry.annotate(attributes, fell_back=answer.fallback is not Fallback.NONE)
 
 
 def _asked(tenant_id: str, question: Question) -> Asked:

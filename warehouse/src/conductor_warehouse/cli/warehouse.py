@@ -182,7 +182,9 @@ def serve(
         settings.require_security()
         configure_logging(settings.log_level)
         telemetry, close_telemetry = telemetry_from_environment(
-            "conductor-warehouse", prometheus=settings.admin_http_port is not None
+            "conductor-warehouse",
+            prometheus=settings.admin_http_port is not None,
+            slow_seconds=settings.trace_slow_seconds,
         )
         try:
             with database_errors():

@@ -14,7 +14,7 @@ from conductor_workbench.bench.load import Endpoint
 from conductor_workbench.bench.scene import BATCH_SIZE, Scene
 from conductor_workbench.bench.server_process import ServerProcess
 from conductor_workbench.bench.tensors import tensor_request
-from conductor_workbench.demo.spans import SpanReceiver
+from conductor_workbench.bench.tracing import measure_tracing
 
 _UNARY = "/conductor.prediction.v1.PredictionService/PredictBuildDuration"
 _BATCH = "/conductor.prediction.v1.PredictionService/BatchPredictBuildDurations"
@@ -95,21 +95,9 @@ class PredictionMeasurements:
             return Caller(self._generator, endpoint, server.pid).brief(self._seconds)
 
     def traced(self) -> Figures:
-        """Unary predictions of a server that exports a span for every stage, to a receiver on this machine."""
+        """Unary predictions of servers that trace, beside one that does not."""
         self._say("Unary predictions with tracing")
-        log = self._scene.logs / "traced.log"
-        with SpanReceiver() as spans:
-            environment = dict(self._scene.platform.environment) | dict(spans.environment)
-            with ServerProcess(environment, log, keys=self._keys) as server:
-                endpoint = replace(self._secure, target=server.target)
-                found = Caller(self._generator, endpoint, server.pid).brief(self._seconds)
-            stages = spans.stages()
-        return found | {
-            "stages": {
-                name: {"count": stage["count"]} | {f"{key}_ms": significant(stage[key] * 1e3) for key in ("p50", "p95")}
-                for name, stage in stages.items()
-            }
-        }
+        return measure_tracing(self._scene, self._secure, self._generator, self._seconds)
 
     def echo(self, *, secure: bool) -> Figures:
         """The floor."""

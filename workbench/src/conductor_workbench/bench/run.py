@@ -123,7 +123,6 @@ def _ratios(found: Figures) -> Figures:
         "unary_over_echo_server_cpu": significant(cpu_ms("unary") / cpu_ms("echo")),
         "echo_over_unary_throughput_insecure": significant(per_s("echo_insecure") / per_s("unary_insecure")),
         "unary_insecure_over_secure_throughput": significant(per_s("unary_insecure") / per_s("unary")),
-        "unary_traced_over_untraced_server_cpu": significant(cpu_ms("unary_traced") / cpu_ms("unary")),
     }
 
 

@@ -39,6 +39,13 @@ def _print_serving(figures: Figures, console: Console) -> None:
     for table in (_latencies(figures), _throughputs(figures), _feature_reads(figures), _model(figures)):
         console.print(table)
         console.print()
+    cost = figures["unary_traced"]["cpu_over_untraced"]
+    usual, every = cost["by_default"], cost["every_call"]
+    console.print(
+        f"CPU of a prediction with tracing over that without: {usual['median']:.3f} "
+        f"(half of the turns {usual['lower_quartile']:.3f} to {usual['upper_quartile']:.3f}); "
+        f"with a trace of every call {every['median']:.2f}."
+    )
     start_up, memory = figures["start_up"], figures["memory"]
     console.print(
         f"Start-up to SERVING: {start_up['median_seconds']:.1f} s (median of {start_up['runs']}; "

@@ -46,7 +46,7 @@ def run_demo(directory: Path, rate: float, output: OutputFormat) -> None:
         source, history = _builds(directory / "events.ndjson", display)
         display.say(f"Builds: {source}")
         settings = PlatformSettings(directory=directory / "platform", keep=False)
-        with Platform(settings, display.say, environment=spans.environment) as platform:
+        with Platform(settings, display.say, environment=spans.environment_of_every_call) as platform:
             result = replay_on(platform, history, HISTORY_SHARE, progress=display.step, say=display.say)
             display.say(f"Asking {LOAD_REQUESTS:,} times at {rate:g} requests a second")
             spans.clear()

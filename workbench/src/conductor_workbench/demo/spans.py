@@ -39,6 +39,11 @@ class SpanReceiver(TraceServiceServicer):
             "OTEL_BSP_SCHEDULE_DELAY": "500",
         }
 
+    @property
+    def environment_of_every_call(self) -> Mapping[str, str]:
+        """The same, of every call and not of those alone that are traced by default."""
+        return dict(self.environment) | {"OTEL_TRACES_SAMPLER": "always_on"}
+
     def Export(  # noqa: N802 - the method's name in the protocol
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:

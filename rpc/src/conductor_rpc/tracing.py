@@ -1,0 +1,110 @@
+"""Traces of calls. A call notes its stages; only at its end, and only if it is kept, are they made into spans.
+
+The head, a sampler, keeps a share of all calls and what callers sample. The tail keeps calls that were slow, failed by
+our fault, or were answered by something less than the best: what somebody will ask about. ADR 22 tells why.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+
+from conductor_rpc import names
+from conductor_rpc.call import Call
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.sampling import Sampler
+
+SLOW_SECONDS = 0.1
+"""The budget of one prediction."""
+_MOST_AT_ONCE = 100
+_MOST_PER_S = 2.0
+"""What the tail keeps for each reason: a hiccup as a whole; but where all calls are slow, tracing must not make it
+worse. Metrics count every one."""
+
+
+class Traces:
+    """Makes the spans of calls that are kept."""
+
+    def __init__(self, tracer: Tracer, head: Sampler | None, slow_seconds: float) -> None:
+        """The tracer records all that it is told. ``head``: None keeps every call."""
+        self._tracer, self._head, self._slow_seconds = tracer, head, slow_seconds
+        self._allowances = {reason: _Allowance() for reason in names.REASONS_TO_KEEP}
+
+    def ended(self, call: Call, began: float, ended: float, attributes: Mapping[str, str]) -> Context | None:
+        """Make the spans of a call, if it is kept. Times are of ``time.perf_counter()``.
+
+        Returns:
+            The context of the call's span; None where the call is not kept.
+        """
+        parent = propagate.extract({key: value for key, value in call.metadata.items() if isinstance(value, str)})
+        reason = self._reason(call, ended - began, attributes)
+        if not (self._sampled(parent, attributes) or (reason and self._allowances[reason].take(ended))):
+            return None
+        clock = _Clock()
+        name = attributes[names.RPC_METHOD]
+        span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes, start_time=clock.ns(began))
+        span.set_attributes(call.attributes)
+        if reason:
+            span.set_attribute(names.KEPT_FOR, reason)
+        if names.ERROR_TYPE in attributes:
+            span.set_status(Status(StatusCode.ERROR))
+        context = trace.set_span_in_context(span, parent)
+        for stage in call.stages or ():
+            of_stage = self._tracer.start_span(stage.name, context, start_time=clock.ns(stage.began))
+            if stage.ended is None:
+                of_stage.set_attribute(names.STAGE_UNFINISHED, True)
+            of_stage.end(clock.ns(ended if stage.ended is None else stage.ended))
+        span.end(clock.ns(ended))
+        return context
+
+    def _sampled(self, parent: Context, attributes: Mapping[str, str]) -> bool:
+        """What the head says. It is asked without a span, since nearly always it says no."""
+        if self._head is None:
+            return True
+        # No parent's trace id is 0.
+        trace_id = trace.get_current_span(parent).get_span_context().trace_id or random.getrandbits(128)
+        name = attributes[names.RPC_METHOD]
+        decision = self._head.should_sample(parent, trace_id, name, SpanKind.SERVER, attributes).decision
+        return bool(decision.is_sampled())  # type: ignore[no-untyped-call]
+
+    def _reason(self, call: Call, seconds: float, attributes: Mapping[str, str]) -> str:
+        """Why the tail would keep the call; empty for no reason."""
+        if names.ERROR_TYPE in attributes:
+            return names.FAULT
+        if call.fell_back:
+            return names.FALLBACK
+        return names.SLOW if seconds >= self._slow_seconds else ""
+
+
+class _Clock:
+    """Turns moments of ``time.perf_counter()`` into the time of day."""
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.perf_counter_ns()
+
+    def ns(self, moment: float) -> int:
+        """Nanoseconds since 1970."""
+        return self._offset_ns + int(moment * 1e9)
+
+
+class _Allowance:
+    """So many at once, and so many a second in the long run."""
+
+    def __init__(self) -> None:
+        self._left, self._asked = float(_MOST_AT_ONCE), 0.0
+
+    def take(self, now: float) -> bool:
+        """Whether there is one left."""
+        self._left = min(_MOST_AT_ONCE, self._left + (now - self._asked) * _MOST_PER_S)
+        self._asked = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
