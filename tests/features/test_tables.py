@@ -41,12 +41,12 @@ def stored_values(draw: st.DrawFn) -> tuple[bytes, bytes | None]:
 @given(st.lists(st.tuples(stored_values(), stored_values()), max_size=8))
 def test_a_table_holds_what_decoding_gives(lines: list[tuple[tuple[bytes, bytes | None], ...]]) -> None:
     keys = [key for line in lines for key, _ in line]
-    stored = [value for line in lines for _, value in line]
+    stored = {key: value for line in lines for key, value in line}
     table = LAYOUT.table(keys, stored, REASONS)
     assert len(table) == len(lines)
     for number, line in enumerate(lines):
-        for view_at, (key, value) in enumerate(line):
-            view, found = VIEWS[view_at], table.row(number, view_at)
+        for view_at, (key, _) in enumerate(line):
+            value, view, found = stored[key], VIEWS[view_at], table.row(number, view_at)
             try:
                 expected = None if value is None else decode(key, value, len(view.fields))
             except CorruptValue as error:
