@@ -41,9 +41,7 @@ class TableLayout:
         """Column of a field of the view that stands at ``view_at``."""
         return self._begins[view_at] + _HEADER_WORDS + field
 
-    def table(
-        self, keys: Sequence[bytes], stored: Mapping[bytes, bytes | None], absent: Sequence[Missing]
-    ) -> RowTable:
+    def table(self, keys: Sequence[bytes], stored: Mapping[bytes, bytes | None], absent: Sequence[Missing]) -> RowTable:
         """Check and lay out what the store holds.
 
         Args:

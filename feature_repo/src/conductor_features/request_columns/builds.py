@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
+from google.protobuf.message import Message
+
 from conductor.build.v1.build_context_pb2 import BuildContext, BuildTrigger
 
 
@@ -65,7 +67,11 @@ class Column:
 
 
 def _change(field: str) -> _Function:
-    return lambda seen: float(getattr(seen.change, field)) if seen.change.HasField(field) else _NAN
+    def number(seen: Seen) -> float:
+        change: Message = seen.change
+        return float(getattr(change, field)) if change.HasField(field) else _NAN
+
+    return number
 
 
 def _push(seen: Seen) -> float:

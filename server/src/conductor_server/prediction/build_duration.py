@@ -1,4 +1,4 @@
-"""How long a build will take: gather columns, run the model, check what it says, else fall back rung by rung.
+"""How long a build will take: gather columns, ask the model, else fall back rung by rung.
 
 Rungs: the tenant's model, the global model, recent builds (``history.py``), the pipeline's builds at training time, all
 builds at training time. Each answer says which rung it stands on. One request is a batch of one.
@@ -7,29 +7,23 @@ builds at training time. Each answer says which rung it stands on. One request i
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from conductor_features.tables import RowTable
 from conductor_rpc import names
 from conductor_rpc.call import Call, Deadline
 from conductor_rpc.exceptions import DeadlineTooShort, NoPrediction
 from conductor_rpc.telemetry import Telemetry
-from conductor_server.prediction.answers import Estimate, Fallback, Method, Origin, Prediction, Variant
+from conductor_server.prediction.answers import Fallback, Method, Origin, Prediction, Variant
+from conductor_server.prediction.asking_models import AskingModels, each_once
 from conductor_server.prediction.columns import Question, Subject, entity
-from conductor_server.prediction.contributions import contributions, effects, variants
-from conductor_server.prediction.gathering import FeaturesUsed, Inputs
 from conductor_server.prediction.history import HISTORY_VIEWS, recent_history
-from conductor_server.prediction.ports import Comparing, FeatureReader, ModelFailed, Models, QuantileModel, Route
+from conductor_server.prediction.ports import Comparing, FeatureReader, Models, Route
 
 PREDICTOR = "build-duration"
-_LOG = logging.getLogger(__name__)
 
 _Answer = Prediction | NoPrediction | DeadlineTooShort
 
@@ -51,7 +45,7 @@ class BuildDurationPredictor:
         self, models: Models, features: FeatureReader, telemetry: Telemetry, comparing: Comparing | None = None
     ) -> None:
         self._models, self._features, self._telemetry, self._comparing = models, features, telemetry, comparing
-        self._complained_of: set[str] = set()
+        self._asking = AskingModels(PREDICTOR, telemetry)
 
     async def predict(self, asked: Sequence[Asked]) -> list[_Answer]:
         """Answers in the order of what is asked: one read of features for all, and one run per model.
@@ -93,10 +87,11 @@ class BuildDurationPredictor:
             questions = [one.question for one in asked_now]
             rows = table if len(pending) == len(asked) else table.take(pending)
             inputs = gatherer.gather(questions, rows)
+            by_model = await self._asking.ask(model, questions, inputs, [one.call for one in asked_now])
             if rung == 0:
                 for at, used in zip(pending, inputs.used, strict=True):
                     missing[at] = used.missing
-            for at, found in zip(pending, await self._run(model, asked_now, inputs), strict=True):
+            for at, found in zip(pending, by_model, strict=True):
                 answers[at] = found
             if rung == 0 and route.beside is not None and self._comparing is not None:
                 self._comparing.offer(route, questions, rows, [_median(answers[at]) for at in pending])
@@ -109,56 +104,9 @@ class BuildDurationPredictor:
         """The feature rows of each question: builds of one branch have the same."""
         lines = {subject: line for line, subject in enumerate(dict.fromkeys(subjects))}
         entities = [[entity(view, subject) for view in route.views] for subject in lines]
-        with self._telemetry.shared_stage(names.FEATURES_READ, _calls(asked)):
+        with self._telemetry.shared_stage(names.FEATURES_READ, each_once([one.call for one in asked])):
             table = await self._features.read(route.layout, entities)
         return table.take([lines[subject] for subject in subjects])
-
-    async def _run(self, model: QuantileModel, asked: Sequence[Asked], inputs: Inputs) -> list[Prediction | None]:
-        """The model's answers; None where it can't answer, or says what can't be one."""
-        answers: list[Prediction | None] = [None] * len(asked)
-        able: list[int] = np.flatnonzero(inputs.answerable).tolist()
-        if not able:
-            return answers
-        # Equal rows are run once; then the variants that explain them, in the same run.
-        rows, place = _distinct(inputs.inputs[able])
-        explained = [nth for nth, at in enumerate(able) if asked[at].question.contribution_count]
-        explained_rows = sorted({place[nth] for nth in explained})
-        made = variants(model.plan, rows[explained_rows])
-        try:
-            with self._telemetry.shared_stage(names.MODEL_RUN, _calls(asked)):
-                outputs = await model.run(np.concatenate([rows, made.rows]))
-        except ModelFailed as error:
-            if len(asked) > 1:  # one's row must not cost the others their answers
-                alone = [await self._run(model, [one], inputs.take(at)) for at, one in enumerate(asked)]
-                return [answer for [answer] in alone]
-            self._complain(model, str(error))
-            return answers
-        of_rows, of_variants = outputs[: len(rows)], outputs[len(rows) :]
-        for at, output in zip(able, of_rows[place].tolist(), strict=True):
-            answers[at] = _interpret(model, asked[at].question, inputs.used[at], output)
-            if answers[at] is None:
-                self._complain(model, f"it answered {output}")
-        if explained:
-            found = effects(made, of_rows[explained_rows, 1], of_variants[:, 1], len(model.plan.names))
-            explaining = [able[nth] for nth in explained]
-            told = contributions(
-                model.plan,
-                inputs.values[explaining],
-                found[np.searchsorted(explained_rows, [place[nth] for nth in explained])],
-                [asked[at].question.contribution_count for at in explaining],
-            )
-            for at, of_one in zip(explaining, told, strict=True):
-                answer = answers[at]
-                if answer is not None:
-                    answer.contributions = of_one
-        return answers
-
-    def _complain(self, model: QuantileModel, text: str) -> None:
-        """Count each failure, log a version's first one: a log that grows with each request hides the rest."""
-        self._telemetry.count(names.MODEL_FAILURES, {names.PREDICTOR: PREDICTOR})
-        if model.label.version not in self._complained_of:
-            self._complained_of.add(model.label.version)
-            _LOG.error("%s %s failed, the next rung answers: %s", model.label.name, model.label.version, text)
 
     def _counted(self, answers: list[_Answer]) -> list[_Answer]:
         methods = Counter(answer.origin.method if isinstance(answer, Prediction) else "none" for answer in answers)
@@ -166,22 +114,6 @@ class BuildDurationPredictor:
             attributes = {names.PREDICTOR: PREDICTOR, names.PREDICTION_METHOD: str(method)}
             self._telemetry.count(names.PREDICTIONS, attributes, count)
         return answers
-
-
-def _interpret(
-    model: QuantileModel, question: Question, used: FeaturesUsed, output: Sequence[float]
-) -> Prediction | None:
-    """What the model said, labelled; None if that can't be an answer."""
-    # What an entity never had was never there in training either, and the calibration holds over that. What could not
-    # be read is another matter: then the interval is given, and nothing is claimed for it.
-    coverage = 0.0 if used.uncalibrated else model.coverage
-    lower, median, upper = output
-    estimate = Estimate.checked(lower, median, upper, coverage)
-    if estimate is None:
-        return None
-    method = Method.MODEL_DEGRADED if used.degraded else Method.MODEL
-    origin = Origin(method, model.label, used.missing)
-    return Prediction(estimate, origin, _age_seconds(question, used.oldest_us))
 
 
 def _labelled(route: Route, answer: _Answer) -> _Answer:
@@ -217,7 +149,7 @@ def _rungs(route: Route, asked: Asked, table: RowTable, line: int, missing: tupl
     rows = [table.row(line, view_at) for view_at in range(len(HISTORY_VIEWS))]
     for estimate, event_time_us in recent_history(question, rows):
         origin = Origin(Method.HISTORY, missing_features=missing)
-        yield Prediction(estimate, origin, _age_seconds(question, event_time_us))
+        yield Prediction(estimate, origin, question.seconds_since(event_time_us))
     pipeline = (asked.tenant_id, question.build.repository, question.build.pipeline)
     for model in route.models:
         known = model.statistics.pipelines.get(pipeline)
@@ -226,20 +158,3 @@ def _rungs(route: Route, asked: Asked, table: RowTable, line: int, missing: tupl
     for model in route.models:
         if model.statistics.overall is not None:
             yield Prediction(model.statistics.overall, Origin(Method.DEFAULT, model.label, missing))
-
-
-def _distinct(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[int]]:
-    """The rows, each once, and where each of those given stands among them. Rows are equal where their bytes are."""
-    contents: list[bytes] = rows.view(f"V{rows.shape[1] * rows.itemsize}").ravel().tolist()
-    places = {content: place for place, content in enumerate(dict.fromkeys(contents))}
-    distinct = np.frombuffer(b"".join(places), rows.dtype).reshape(-1, rows.shape[1])
-    return distinct, [places[content] for content in contents]
-
-
-def _calls(asked: Sequence[Asked]) -> list[Call]:
-    """The calls that are asking, each once."""
-    return list({id(one.call): one.call for one in asked if one.call is not None}.values())
-
-
-def _age_seconds(question: Question, event_time_us: int | None) -> float | None:
-    return None if event_time_us is None else max(0.0, (question.moment_us - event_time_us) / 1e6)

@@ -31,6 +31,10 @@ class Question(NamedTuple):
     """The caller named that time: rows as of that time or later are not used. Otherwise "now" is whenever we look."""
     contribution_count: int = 0
 
+    def seconds_since(self, event_time_us: int | None) -> float | None:
+        """How old a row of that event time is; None for none."""
+        return None if event_time_us is None else max(0.0, (self.moment_us - event_time_us) / 1e6)
+
 
 class Subject(NamedTuple):
     """Whose builds have their feature rows in common."""

@@ -38,17 +38,20 @@ def variants(plan: ColumnPlan, inputs: NDArray[np.float32]) -> Variants:
 
 
 def effects(
-    made: Variants, medians_seconds: NDArray[np.float64], variant_medians_seconds: NDArray[np.float64], columns: int
+    plan: ColumnPlan,
+    made: Variants,
+    medians_seconds: NDArray[np.float64],
+    variant_medians_seconds: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """What each column added to the predictions of the rows that are explained, ``[m, columns]``; 0 for no effect.
 
     Args:
+        plan: The model's columns.
         made: The rows' variants.
         medians_seconds: The predictions. Shape (m,).
         variant_medians_seconds: What they would be. Shape (k,).
-        columns: The number of columns.
     """
-    found = np.zeros((len(medians_seconds), columns))
+    found = np.zeros((len(medians_seconds), len(plan.names)))
     found[made.of, made.column] = medians_seconds[made.of] - variant_medians_seconds
     found[~(np.abs(found) <= LONGEST_SECONDS)] = 0.0  # a median that can't be one explains nothing
     return found

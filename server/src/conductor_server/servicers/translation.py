@@ -81,7 +81,7 @@ def fill(response: PredictBuildDurationResponse, prediction: Prediction) -> None
 
 @lru_cache(maxsize=256)
 def _labels(origin: Origin) -> PredictBuildDurationResponse:
-    """What responses with an origin have in common; copied, which is quicker than to set each field. Not to be changed."""
+    """What responses of one origin have in common: to copy it takes less time than to set each field."""
     response = PredictBuildDurationResponse()
     provenance, model = response.provenance, origin.model
     provenance.method = _METHODS[origin.method]
