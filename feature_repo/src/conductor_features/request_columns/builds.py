@@ -35,6 +35,7 @@ _Function = Callable[[Seen], float]
 _NAN = math.nan
 _DAY = 86_400
 _MAIN_BRANCHES = frozenset({"main", "master", "develop", "trunk"})
+_PUSH = BuildTrigger.BUILD_TRIGGER_PUSH
 _KNOWN_TRIGGERS = frozenset(BuildTrigger.values()) - {BuildTrigger.BUILD_TRIGGER_UNSPECIFIED}
 _BOT = re.compile(r"\[bot\]|bot$", re.IGNORECASE)
 
@@ -76,7 +77,7 @@ def _change(field: str) -> _Function:
 
 def _push(seen: Seen) -> float:
     trigger = seen.context.trigger
-    return float(trigger == BuildTrigger.BUILD_TRIGGER_PUSH) if trigger in _KNOWN_TRIGGERS else _NAN
+    return float(trigger == _PUSH) if trigger in _KNOWN_TRIGGERS else _NAN
 
 
 def _hour(seen: Seen) -> float:
