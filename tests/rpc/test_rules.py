@@ -115,6 +115,20 @@ def test_bad(message, fields):
     assert all(violation.description for violation in found)
 
 
+def test_violations_stand_in_the_order_of_the_fields():
+    change = {"added_line_count": -1, "file_extensions": [".a", "\0", ".b", "\0"]}
+    message = PredictBuildDurationRequest(build={"pipeline": "p\0", "change": change}, contribution_count=99)
+    assert [(violation.field, violation.description) for violation in rules.violations(message)] == [
+        ("tenant_id", "is required"),
+        ("build.repository", "is required"),
+        ("build.pipeline", "must not contain a NUL character"),
+        ("build.change.added_line_count", "must not be negative"),
+        ("build.change.file_extensions[1]", "must not contain a NUL character"),
+        ("build.change.file_extensions[3]", "must not contain a NUL character"),
+        ("contribution_count", "must be at most 32"),
+    ]
+
+
 @pytest.mark.parametrize("message", [ChangeSet, RepositoryState])
 def test_every_number_of_a_context_has_a_rule(message):
     numbers = [f.name for f in message.DESCRIPTOR.fields if f.cpp_type in (f.CPPTYPE_INT64, f.CPPTYPE_DOUBLE)]

@@ -191,16 +191,13 @@ class OnlineReader:
             for view, entity in zip(views, of_request, strict=True)
         ]
         positions = [self._store.position_keys(view.key) for view in views]
-        stored = await self._fetch([*chain.from_iterable(positions), *keys])
+        # Each once: requests of a batch have entities in common. The positions come first, as in read.
+        unique = list(dict.fromkeys(chain(chain.from_iterable(positions), keys)))
+        stored = dict(zip(unique, await self._fetch(unique), strict=True))
         if not all(positions):  # as in read
             return await self.read_table(layout, entities)
-        absent = []
-        begin = 0
-        for names in positions:
-            end = begin + len(names)
-            absent.append(ABSENT if all(map(is_filled, stored[begin:end])) else UNFILLED)
-            begin = end
-        table = layout.table(keys, stored[begin:], absent)
+        absent = [ABSENT if all(is_filled(stored[name]) for name in names) else UNFILLED for names in positions]
+        table = layout.table(keys, stored, absent)
         for missing in table.missing.values():
             self.statistics.corrupt += missing.corrupt
             self.statistics.absent += not missing.corrupt

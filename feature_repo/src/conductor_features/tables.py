@@ -41,29 +41,36 @@ class TableLayout:
         """Column of a field of the view that stands at ``view_at``."""
         return self._begins[view_at] + _HEADER_WORDS + field
 
-    def table(self, keys: Sequence[bytes], stored: Sequence[bytes | None], absent: Sequence[Missing]) -> RowTable:
+    def table(self, keys: Sequence[bytes], stored: Mapping[bytes, bytes | None], absent: Sequence[Missing]) -> RowTable:
         """Check and lay out what the store holds.
 
         Args:
-            keys: of each line, a key for each view.
+            keys: of each line, a key for each view; lines may have keys in common.
             stored: what stands under them; None for nothing.
             absent: by view, what a row that is not there is.
         """
         missing: dict[tuple[int, int], Missing] = {}
         parts: list[bytes] = []
+        checked: dict[bytes, bytes | Missing] = {}
         views = len(self.views)
-        for at, (key, value) in enumerate(zip(keys, stored, strict=True)):
-            view_at = at % views
-            if value is not None and is_intact(key, value, self._counts[view_at]):
-                parts.append(value)
-                continue
-            found = None if value is None else decode_or_reason(key, value, self._counts[view_at])
-            if isinstance(found, FeatureRow) and value is not None:
-                parts.append(value)
-                continue
-            parts.append(self._fillers[view_at])
-            missing[at // views, view_at] = absent[view_at] if found is None else Missing(f"corrupt: {found}")
+        for at, key in enumerate(keys):
+            part = checked.get(key)
+            if part is None:
+                part = checked[key] = self._checked(key, stored[key], at % views, absent)
+            if isinstance(part, Missing):
+                missing[at // views, at % views] = part
+                part = self._fillers[at % views]
+            parts.append(part)
         return RowTable(self, self._words(parts), missing)
+
+    def _checked(self, key: bytes, value: bytes | None, view_at: int, absent: Sequence[Missing]) -> bytes | Missing:
+        """A value that may be used, or why there is none."""
+        if value is None:
+            return absent[view_at]
+        if is_intact(key, value, self._counts[view_at]):
+            return value
+        found = decode_or_reason(key, value, self._counts[view_at])
+        return value if isinstance(found, FeatureRow) else Missing(f"corrupt: {found}")
 
     def without_rows(self, count: int, reason: Missing) -> RowTable:
         """``count`` lines of which nothing could be read."""
@@ -93,11 +100,13 @@ class RowTable:
         return self.words.view("<i8")[:, self.layout.event_time_words]
 
     def take(self, lines: Sequence[int]) -> RowTable:
-        """Some of the lines."""
-        if len(lines) == len(self):
-            return self
-        place = {line: at for at, line in enumerate(lines)}
-        missing = {(place[line], view_at): reason for (line, view_at), reason in self.missing.items() if line in place}
+        """Some of the lines, some maybe several times."""
+        missing = {
+            (at, view_at): reason
+            for at, line in enumerate(lines if self.missing else ())
+            for view_at in range(len(self.layout.views))
+            if (reason := self.missing.get((line, view_at))) is not None
+        }
         return RowTable(self.layout, self.words[lines], missing)
 
     def row(self, line: int, view_at: int) -> FeatureRow | Missing:

@@ -21,13 +21,13 @@ from conductor.build.v1.build_context_pb2 import BuildContext, BuildTrigger
 class Seen:
     """A build's context, with what several columns ask of it worked out once."""
 
-    __slots__ = ("change", "context", "extensions")
+    __slots__ = ("change", "context", "extension_counts")
 
     def __init__(self, context: BuildContext) -> None:
         self.context = context
         self.change = context.change
-        self.extensions = _normalised(tuple(self.change.file_extensions))
-        """Distinct extensions of the touched files, in lower case and without their dots."""
+        self.extension_counts = _counts(tuple(self.change.file_extensions))
+        """Of the touched files' distinct extensions, by what they say, and of all."""
 
 
 _Function = Callable[[Seen], float]
@@ -35,10 +35,12 @@ _Function = Callable[[Seen], float]
 _NAN = math.nan
 _DAY = 86_400
 _MAIN_BRANCHES = frozenset({"main", "master", "develop", "trunk"})
+_PUSH = BuildTrigger.BUILD_TRIGGER_PUSH
 _KNOWN_TRIGGERS = frozenset(BuildTrigger.values()) - {BuildTrigger.BUILD_TRIGGER_UNSPECIFIED}
 _BOT = re.compile(r"\[bot\]|bot$", re.IGNORECASE)
 
-_EXTENSIONS = {
+_ALL = "all"
+_GROUPS = {
     "code": "f90 c cc cpp h hpp inc rs go zig swift java kt kts scala groovy cs py pyi rb php pl js mjs cjs ts tsx jsx "
     "vue svelte dart sql r m mm asm s ino",
     "web": "css scss less html hbs mustache j2",
@@ -51,6 +53,8 @@ _EXTENSIONS = {
     "asset": "png svg jpg jpeg webp gif ttf ico",
 }
 """Extensions by what they say about a change."""
+_EXTENSIONS = {group: frozenset(extensions.split()) for group, extensions in _GROUPS.items()}
+_NO_COUNTS: Mapping[str, float] = MappingProxyType(dict.fromkeys((_ALL, *_EXTENSIONS), _NAN))
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,17 @@ class Column:
     function: _Function
 
 
-def _number(message: Message, field: str) -> float:
-    return float(getattr(message, field)) if message.HasField(field) else _NAN
-
-
 def _change(field: str) -> _Function:
-    return lambda seen: _number(seen.change, field)
+    def number(seen: Seen) -> float:
+        change: Message = seen.change
+        return float(getattr(change, field)) if change.HasField(field) else _NAN
+
+    return number
 
 
 def _push(seen: Seen) -> float:
     trigger = seen.context.trigger
-    return float(trigger == BuildTrigger.BUILD_TRIGGER_PUSH) if trigger in _KNOWN_TRIGGERS else _NAN
+    return float(trigger == _PUSH) if trigger in _KNOWN_TRIGGERS else _NAN
 
 
 def _hour(seen: Seen) -> float:
@@ -98,18 +102,16 @@ def _bot_actor(seen: Seen) -> float:
 
 
 @lru_cache(maxsize=256)
-def _normalised(extensions: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(extension.lstrip(".").lower() for extension in extensions)
-
-
-def _extensions(seen: Seen) -> float:
-    # Nothing tells an empty list from an unknown one.
-    return float(len(seen.extensions)) or _NAN
+def _counts(extensions: tuple[str, ...]) -> Mapping[str, float]:
+    distinct = {extension.lstrip(".").lower() for extension in extensions}
+    if not distinct:  # nothing tells an empty list from an unknown one
+        return _NO_COUNTS
+    counts = {group: float(len(distinct & members)) for group, members in _EXTENSIONS.items()}
+    return MappingProxyType({_ALL: float(len(distinct)), **counts})
 
 
 def _extensions_of(group: str) -> _Function:
-    members = frozenset(_EXTENSIONS[group].split())
-    return lambda seen: float(len(seen.extensions & members)) if seen.extensions else _NAN
+    return lambda seen: seen.extension_counts[group]
 
 
 REQUEST_COLUMNS: Mapping[str, Column] = MappingProxyType(
@@ -128,7 +130,7 @@ REQUEST_COLUMNS: Mapping[str, Column] = MappingProxyType(
             f"{group}_extension_count": Column(f"Distinct {group} extensions touched", "1", _extensions_of(group))
             for group in _EXTENSIONS
         },
-        "extension_count": Column("Distinct extensions of the touched files", "1", _extensions),
+        "extension_count": Column("Distinct extensions of the touched files", "1", _extensions_of(_ALL)),
     }
 )
 """Request columns by name, in order."""

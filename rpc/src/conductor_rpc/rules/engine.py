@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,7 +28,7 @@ class Rule(Protocol):
         ...
 
     def check(self, value: Any, path: str) -> Sequence[Violation]:
-        """Violations of a value that is there."""
+        """Violations of a value that is there. ``path`` leads to it from the message that holds it."""
         ...
 
 
@@ -55,19 +56,19 @@ class Number:
     """A number in a range; never NaN or infinite."""
 
     minimum: float = 0
-    maximum: float = math.inf
+    maximum: float = sys.float_info.max
     required: bool = False
 
     def check(self, value: float, path: str) -> Sequence[Violation]:
         """Violations of a number."""
+        if self.minimum <= value <= self.maximum:
+            return ()
         if not math.isfinite(value):
             return [Violation(path, "must be a finite number")]
         if value < self.minimum:
             text = "must not be negative" if self.minimum == 0 else f"must be at least {self.minimum}"
             return [Violation(path, text)]
-        if value > self.maximum:
-            return [Violation(path, f"must be at most {self.maximum}")]
-        return ()
+        return [Violation(path, f"must be at most {self.maximum}")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,8 @@ class Nested:
 
     def check(self, value: Message, path: str) -> Sequence[Violation]:
         """Violations within the message."""
-        return violations(value, path)
+        found = violations(value)
+        return [Violation(f"{path}.{v.field}", v.description) for v in found] if found else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,9 @@ class Many:
             return [Violation(path, f"must hold at most {self.maximum} items")]
         if self.item is None:
             return ()
-        return [found for index, item in enumerate(value) for found in self.item.check(item, f"{path}[{index}]")]
+        check = self.item.check
+        broken = [index for index, item in enumerate(value) if check(item, path)]
+        return [violation for index in broken for violation in check(value[index], f"{path}[{index}]")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,18 +175,25 @@ Together = Callable[[Any], Iterator[Violation]]
 """A rule between the fields of a message, checked when each field by itself holds."""
 
 
-class _Check(NamedTuple):
-    """A line of a table, as far as it can be worked out beforehand."""
+class _Line(NamedTuple):
+    """A line of a table."""
 
     name: str
-    rule: Rule
-    has_presence: bool
-    """Whether the field knows if it is set; else it is there when it is not its default."""
+    check: Callable[[Any, str], Sequence[Violation]]
+    required: bool
+
+
+class _Checks(NamedTuple):
+    """A table, as far as it can be worked out beforehand."""
+
+    lines: Mapping[FieldDescriptor, _Line]
+    """In the order of the fields."""
+    required_count: int
 
 
 TABLES: dict[type[Message], Table] = {}
 _TOGETHER: dict[type[Message], Together] = {}
-_CHECKS: dict[type[Message], tuple[_Check, ...]] = {}
+_CHECKS: dict[type[Message], _Checks] = {}
 
 
 def declare(tables: Mapping[type[Message], Table], together: Mapping[type[Message], Together]) -> None:
@@ -190,9 +201,12 @@ def declare(tables: Mapping[type[Message], Table], together: Mapping[type[Messag
     TABLES.update(tables)
     _TOGETHER.update(together)
     for message, table in tables.items():
-        # In the order of the fields, whatever the table's.
-        fields = sorted((message.DESCRIPTOR.fields_by_name[name] for name in table), key=lambda field: field.number)
-        _CHECKS[message] = tuple(_Check(field.name, table[field.name], field.has_presence) for field in fields)
+        fields: list[Any] = sorted(
+            (message.DESCRIPTOR.fields_by_name[name] for name in table), key=lambda field: field.number
+        )
+        rules = [table[field.name] for field in fields]
+        lines = [_Line(field.name, rule.check, rule.required) for field, rule in zip(fields, rules, strict=True)]
+        _CHECKS[message] = _Checks(dict(zip(fields, lines, strict=True)), sum(line.required for line in lines))
 
 
 def counts(message: type[Message], *names: str) -> dict[str, Rule]:
@@ -202,8 +216,8 @@ def counts(message: type[Message], *names: str) -> dict[str, Rule]:
     return dict.fromkeys((*fields, *names), COUNT)
 
 
-def violations(message: Message, path: str = "") -> list[Violation]:
-    """Every field that breaks its rule, at most 50; paths are relative to ``path``.
+def violations(message: Message) -> list[Violation]:
+    """Every field that breaks its rule, in the order of the fields, at most 50.
 
     Raises:
         BatchTooLarge: a batch holds too many items.
@@ -211,22 +225,35 @@ def violations(message: Message, path: str = "") -> list[Violation]:
     checks = _CHECKS.get(type(message))
     if checks is None:
         return []
-    prefix = f"{path}." if path else ""
-    found: list[Violation] = []
-    for name, rule, has_presence in checks:
-        if has_presence:
-            value = getattr(message, name) if message.HasField(name) else None
-        else:
-            value = getattr(message, name) or None
-        if value is None:
-            if rule.required:
-                found.append(Violation(prefix + name, "is required"))
-        elif broken := rule.check(value, prefix + name):
-            found.extend(broken)
+    # What is there, at one go: to ask each field whether it is there takes longer than to judge those that are.
+    values = message.ListFields()
+    if not _hold(values, checks):
+        return _broken(dict(values), checks)[:_MAX_VIOLATIONS]
     together = _TOGETHER.get(type(message))
-    if together is not None and not found:
-        found.extend(Violation(prefix + v.field, v.description) for v in together(message))
-    return found[:_MAX_VIOLATIONS]
+    return list(together(message))[:_MAX_VIOLATIONS] if together is not None else []
+
+
+def _hold(values: Sequence[tuple[FieldDescriptor, Any]], checks: _Checks) -> bool:
+    """Whether each field by itself holds. Most messages do."""
+    lines, missing_count = checks
+    for field, value in values:
+        line = lines.get(field)
+        if line is not None:
+            name, check, required = line
+            if check(value, name):
+                return False
+            missing_count -= required
+    return missing_count == 0
+
+
+def _broken(values: Mapping[FieldDescriptor, Any], checks: _Checks) -> list[Violation]:
+    found: list[Violation] = []
+    for field, line in checks.lines.items():
+        if field in values:
+            found.extend(line.check(values[field], line.name))
+        elif line.required:
+            found.append(Violation(line.name, "is required"))
+    return found
 
 
 def validate(message: Message) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +54,7 @@ _NAME = Text(256, required=True)
 _OPTIONAL_NAME = Text(256)
 _COMMIT = Text(64)
 _METRIC = Text(128, required=True)
-_ANY_NUMBER = Number(-math.inf)
+_ANY_NUMBER = Number(-sys.float_info.max)
 _WHEN = Moment(required=True)
 _SPAN = Span()
 _KNOWN_TEST_OUTCOMES = frozenset(TestOutcome.values()) - {TestOutcome.TEST_OUTCOME_UNSPECIFIED}

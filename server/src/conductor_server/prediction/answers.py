@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Self
+from enum import StrEnum
+from typing import NamedTuple, Self
 
-_TEN_YEARS_SECONDS = 10 * 366 * 86_400.0
+LONGEST_SECONDS = 10 * 366 * 86_400.0
+"""Ten years: no build takes as long."""
 
 
-class Method(Enum):
+class Method(StrEnum):
     """How a value was found, best first."""
 
     MODEL = "model"
@@ -19,7 +21,7 @@ class Method(Enum):
     DEFAULT = "default"
 
 
-class Variant(Enum):
+class Variant(StrEnum):
     """Which of the models that a tenant has answered."""
 
     CHAMPION = "champion"
@@ -29,7 +31,7 @@ class Variant(Enum):
     """Never answers."""
 
 
-class Fallback(Enum):
+class Fallback(StrEnum):
     """Why the best model of a tenant did not answer."""
 
     NONE = "none"
@@ -42,9 +44,9 @@ class Fallback(Enum):
     """It could not be run on the request, or said what can't be an answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Estimate:
-    """A duration with its interval, in seconds."""
+    """A duration with its interval, in seconds. Not frozen, as a frozen one takes three times as long to make."""
 
     lower_seconds: float
     median_seconds: float
@@ -58,14 +60,12 @@ class Estimate:
 
         A lower bound below zero is zero: no duration is left out by that.
         """
-        finite = math.isfinite(lower) and math.isfinite(median) and math.isfinite(upper)
-        if not (finite and lower <= median <= upper <= _TEN_YEARS_SECONDS and median > 0):
-            return None
-        return cls(max(lower, 0.0), median, upper, coverage)
+        if -math.inf < lower <= median <= upper <= LONGEST_SECONDS and median > 0:  # never so for NaN
+            return cls(max(lower, 0.0), median, upper, coverage)
+        return None
 
 
-@dataclass(frozen=True, slots=True)
-class Contribution:
+class Contribution(NamedTuple):
     """How much a feature moved the median."""
 
     feature: str
@@ -74,8 +74,7 @@ class Contribution:
     effect_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ModelLabel:
+class ModelLabel(NamedTuple):
     """Which model an answer is of, or whose statistics it is from."""
 
     name: str
@@ -86,18 +85,24 @@ class ModelLabel:
 NO_MODEL = ModelLabel("", "", "")
 
 
-@dataclass(slots=True)
-class Prediction:
-    """An answer with its labels. Not frozen, as a frozen one takes three times as long to make."""
+class Origin(NamedTuple):
+    """Where an answer comes from. Most answers of a batch have the same."""
 
-    estimate: Estimate
     method: Method
     model: ModelLabel = NO_MODEL
-    oldest_feature_age_seconds: float | None = None
-    """None where no feature row was used."""
     missing_features: tuple[str, ...] = ()
     """``view.field`` of what the model takes and could not have."""
     fallback: Fallback = Fallback.NONE
     variant: Variant = Variant.CHAMPION
-    contributions: tuple[Contribution, ...] = ()
+
+
+@dataclass(slots=True)
+class Prediction:
+    """An answer with its labels."""
+
+    estimate: Estimate
+    origin: Origin
+    oldest_feature_age_seconds: float | None = None
+    """None where no feature row was used."""
+    contributions: Sequence[Contribution] = ()
     """Largest effect first."""

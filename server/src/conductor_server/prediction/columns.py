@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,7 @@ class ManifestUnfit(ValueError):
     """A manifest asks for what this server does not have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What a prediction is asked for."""
 
     build: BuildContext
@@ -31,6 +30,24 @@ class Question:
     past_only: bool
     """The caller named that time: rows as of that time or later are not used. Otherwise "now" is whenever we look."""
     contribution_count: int = 0
+
+    def seconds_since(self, event_time_us: int | None) -> float | None:
+        """How old a row of that event time is; None for none."""
+        return None if event_time_us is None else max(0.0, (self.moment_us - event_time_us) / 1e6)
+
+
+class Subject(NamedTuple):
+    """Whose builds have their feature rows in common."""
+
+    tenant_id: str
+    repository: str
+    pipeline: str
+    branch: str
+
+    @classmethod
+    def of(cls, tenant_id: str, build: BuildContext) -> Self:
+        """The subject of a tenant's build."""
+        return cls(tenant_id, build.repository, build.pipeline, build.branch)
 
 
 @dataclass(frozen=True)
@@ -107,9 +124,9 @@ class ColumnPlan:
         )
 
 
-def entity(view: View, tenant_id: str, build: BuildContext) -> tuple[str, ...]:
-    """The entity of a view that a build belongs to."""
-    return (tenant_id, *[getattr(build, key) for key in view.entity[1:]])
+def entity(view: View, subject: Subject) -> tuple[str, ...]:
+    """The entity of a view that builds of a subject belong to."""
+    return tuple([getattr(subject, key) for key in view.entity])
 
 
 def _feature(column: InputColumn) -> tuple[str, str, bool]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from conductor_server.prediction.answers import Contribution
+from conductor_server.prediction.answers import LONGEST_SECONDS, Contribution
 from conductor_server.prediction.columns import ColumnPlan
 
 
@@ -37,36 +37,46 @@ def variants(plan: ColumnPlan, inputs: NDArray[np.float32]) -> Variants:
     return Variants(of, column, rows)
 
 
-def contributions(
+def effects(
     plan: ColumnPlan,
-    values: NDArray[np.float64],
     made: Variants,
-    *,
     medians_seconds: NDArray[np.float64],
     variant_medians_seconds: NDArray[np.float64],
-    counts: Sequence[int],
-) -> list[tuple[Contribution, ...]]:
+) -> NDArray[np.float64]:
+    """What each column added to the predictions of the rows that are explained, ``[m, columns]``; 0 for no effect.
+
+    Args:
+        plan: The model's columns.
+        made: The rows' variants.
+        medians_seconds: The predictions. Shape (m,).
+        variant_medians_seconds: What they would be. Shape (k,).
+    """
+    found = np.zeros((len(medians_seconds), len(plan.names)))
+    found[made.of, made.column] = medians_seconds[made.of] - variant_medians_seconds
+    found[~(np.abs(found) <= LONGEST_SECONDS)] = 0.0  # a median that can't be one explains nothing
+    return found
+
+
+def contributions(
+    plan: ColumnPlan, values: NDArray[np.float64], found: NDArray[np.float64], counts: Sequence[int]
+) -> list[list[Contribution]]:
     """For each row its largest effects, largest first; columns without any effect are left out.
 
     Args:
         plan: The model's columns.
-        values: The rows' values as gathered. Shape (m, columns).
-        made: The rows' variants.
-        medians_seconds: The predictions. Shape (m,).
-        variant_medians_seconds: What they would be. Shape (k,).
+        values: The rows' values as gathered. Shape (n, columns).
+        found: Their effects. Shape (n, columns).
         counts: How many to tell of each row.
     """
-    effects = np.zeros(values.shape)
-    effects[made.of, made.column] = medians_seconds[made.of] - variant_medians_seconds
-    effects[~np.isfinite(effects)] = 0.0
-    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, : max(counts, default=0)]
-    largest = np.take_along_axis(effects, order, axis=1).tolist()
+    order = np.argsort(-np.abs(found), axis=1, kind="stable")[:, : max(counts, default=0)]
+    largest = np.take_along_axis(found, order, axis=1).tolist()
     level = np.take_along_axis(values, order, axis=1).tolist()
+    names = plan.names
     return [
-        tuple(
-            Contribution(plan.names[column], value, effect)
+        [
+            Contribution(names[column], value, effect)
             for column, value, effect in zip(columns[:count], its_values, its_effects, strict=False)
             if effect
-        )
+        ]
         for columns, its_values, its_effects, count in zip(order.tolist(), level, largest, counts, strict=True)
     ]

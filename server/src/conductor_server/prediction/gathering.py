@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,7 @@ from conductor_server.prediction.columns import ColumnPlan, Question
 _ABSENT = "absent"
 
 
-@dataclass(frozen=True, slots=True)
-class FeaturesUsed:
+class FeaturesUsed(NamedTuple):
     """What the feature rows of one question were."""
 
     missing: tuple[str, ...]

@@ -18,7 +18,7 @@ from conductor_server.prediction.answers import Fallback, Prediction
 from conductor_server.prediction.build_duration import Asked, BuildDurationPredictor
 from conductor_server.prediction.coalescing import Coalescer
 from conductor_server.prediction.columns import Question
-from conductor_server.servicers.translation import to_question, to_response
+from conductor_server.servicers.translation import fill, to_question, to_response
 
 SERVICE_NAME = DESCRIPTOR.services_by_name["PredictionService"].full_name
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -48,14 +48,15 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         """Predict how long each of many builds will take; items fail one by one."""
         items = [_item(request.tenant_id, item) for item in request.requests]
         questions = [item for item in items if isinstance(item, Question)]
-        asked = [_asked(request.tenant_id, question) for question in questions]
+        deadline, call = current_deadline(), current_call()
+        asked = [Asked(request.tenant_id, question, deadline, call) for question in questions]
         answers = iter(await self._build_duration.predict(asked) if asked else [])
         response = messages.BatchPredictBuildDurationsResponse()
         for item in items:
             answer = next(answers) if isinstance(item, Question) else item
             result = response.results.add()
             if isinstance(answer, Prediction):
-                result.response.CopyFrom(to_response(answer))
+                fill(result.response, answer)
             else:
                 result.error.CopyFrom(errors.to_status(answer))
         return response

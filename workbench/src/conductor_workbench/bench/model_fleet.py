@@ -16,7 +16,7 @@ from conductor_features.rows import FeatureRow
 from conductor_features.views import VIEWS
 from conductor_features.writer import write_rows
 from conductor_model_store import LoadedModel, ModelStore, ModelStoreUnavailable
-from conductor_server.prediction.columns import entity
+from conductor_server.prediction.columns import Subject, entity
 from conductor_storage import ObstoreObjects
 
 SECOND_VERSION_OF = 1
@@ -41,7 +41,11 @@ def publish_fleet(location: Path, model: LoadedModel, count: int) -> None:
 
 def copy_features(redis_url: str, build: BuildContext, tenant_id: str, count: int) -> None:
     """Every tenant gets the feature rows that one tenant's build has."""
-    asked = [(view, entity(view, tenant_id, build)) for view in VIEWS.values() if _is_of_builds(view.entity)]
+    asked = [
+        (view, entity(view, Subject.of(tenant_id, build)))
+        for view in VIEWS.values()
+        if {*view.entity} <= {*Subject._fields}
+    ]
 
     async def read() -> list[object]:
         async with OnlineReader(redis_url, _READ_SECONDS) as reader:
@@ -53,10 +57,6 @@ def copy_features(redis_url: str, build: BuildContext, tenant_id: str, count: in
             if isinstance(row, FeatureRow):
                 copies = (((tenant_name(number), *key[1:]), row.event_time, row.values) for number in range(count))
                 write_rows(client, view, copies)
-
-
-def _is_of_builds(names: tuple[str, ...]) -> bool:
-    return all(name in BuildContext.DESCRIPTOR.fields_by_name for name in names[1:])
 
 
 def _named(manifest: ModelManifest, graph: onnx.ModelProto, tenant_id: str, name: str) -> tuple[ModelManifest, bytes]:

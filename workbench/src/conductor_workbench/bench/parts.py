@@ -12,6 +12,8 @@ class Part(StrEnum):
     """Ten thousand tenants' models beside one. Measured only when asked for, as the next."""
     CURVE = "curve"
     """Measured only when asked for: it takes as long as its events do."""
+    STAGES = "stages"
+    """A batch's processor time by stage. Measured only when asked for."""
     ENDURANCE = "endurance"
     """Memory over a million requests. Measured only when asked for."""
 

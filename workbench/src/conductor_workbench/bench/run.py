@@ -26,6 +26,7 @@ from conductor_workbench.bench.parts import USUAL, Part
 from conductor_workbench.bench.predictions import PredictionMeasurements
 from conductor_workbench.bench.scene import Scene, prepared_scene
 from conductor_workbench.bench.server_process import memory
+from conductor_workbench.bench.stages import measure_stages
 from conductor_workbench.bench.start_up import measure_start_up
 from conductor_workbench.bench.tables import print_figures
 from conductor_workbench.bench.targets import judge
@@ -67,6 +68,9 @@ def run_bench(
         if Part.MODELS in parts:
             with prepared_scene(directory, display.say) as scene:
                 figures["models"] = measure_many_models(scene, display.say)
+        if Part.STAGES in parts:
+            with prepared_scene(directory, display.say) as scene:
+                figures["stages"] = measure_stages(scene, seconds)
         if Part.ENDURANCE in parts:
             with prepared_scene(directory, display.say) as scene:
                 figures["endurance"] = measure_endurance(scene, display.say)

@@ -22,6 +22,9 @@ def print_figures(figures: Figures, console: Console) -> None:
     if "models" in figures:
         console.print(_models(figures["models"]))
         console.print()
+    if "stages" in figures:
+        console.print(_stages(figures["stages"]))
+        console.print()
     if "endurance" in figures:
         found = figures["endurance"]
         begin, end = found["memory"][0], found["memory"][-1]
@@ -54,6 +57,15 @@ def _print_serving(figures: Figures, console: Console) -> None:
         f"{memory['after_load']['rss_mb']:.0f} after load ({memory['after_load']['uss_mb']:.0f} its own)."
     )
     console.print()
+
+
+def _stages(figures: Figures) -> Table:
+    table = _table(f"CPU of a batch of {figures['size']}, µs by row", "", "with contributions", "without")
+    explained, plain = figures["with_contributions"], figures["without_contributions"]
+    for key in [key for key in plain if key.endswith("_us")]:
+        name = key.removesuffix("_us").replace("_", " ")
+        table.add_row(name, f"{explained[key]:.1f}", f"{plain[key]:.1f}")
+    return table
 
 
 def _ingestion(figures: Figures) -> Table:

@@ -1,0 +1,138 @@
+"""Processor time of a batch by stage: the server's own code in this process, without gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conductor.prediction.v1.build_duration_pb2 import (
+    BatchPredictBuildDurationsRequest,
+    BatchPredictBuildDurationsResponse,
+)
+from conductor_features.reader import OnlineReader
+from conductor_features.tables import RowTable, TableLayout
+from conductor_model_store import CHAMPION
+from conductor_rpc import rules
+from conductor_rpc.call import NO_DEADLINE
+from conductor_rpc.telemetry import OFF
+from conductor_server.features.online import OnlineFeatures
+from conductor_server.models.registry import Registry
+from conductor_server.models.served_model import ServedModel
+from conductor_server.models.shared_graphs import SharedParts
+from conductor_server.prediction.answers import Prediction
+from conductor_server.prediction.build_duration import PREDICTOR, Asked, BuildDurationPredictor
+from conductor_server.prediction.history import HISTORY_VIEWS
+from conductor_server.servicers.translation import fill, to_question
+from conductor_workbench.bench.figures import Figures, significant
+from conductor_workbench.bench.scene import BATCH_SIZE, Scene
+
+DECODE, RULES, QUESTIONS, READ, RUN, PREDICT, ANSWERS, ENCODE = STAGES = (
+    "decode",
+    "field_rules",
+    "questions",
+    "redis_read",
+    "onnx_run",
+    "rest_of_predicting",
+    "answers",
+    "encode",
+)
+_READ_SECONDS = 1.0
+_LEAST_ROUNDS = 5
+
+
+def measure_stages(scene: Scene, seconds: float) -> Figures:
+    """Microseconds of processor time by row of a batch of builds that all differ."""
+    found: Figures = {"size": BATCH_SIZE}
+    for name, count in (("with_contributions", None), ("without_contributions", 0)):
+        found[name] = asyncio.run(_measure(scene, _all_different(scene.batch_payload(count)), seconds))
+    return found
+
+
+async def _measure(scene: Scene, payload: bytes, seconds: float) -> Figures:
+    rounds: list[dict[str, float]] = []
+    async with OnlineReader(scene.platform.redis_url, _READ_SECONDS) as reader:
+        clock = _Clock()
+        registry = Registry({PREDICTOR: HISTORY_VIEWS}, memory_budget_bytes=1 << 30)
+        model = ServedModel.of(scene.model, SharedParts())
+        registry.put((scene.model.scope, CHAMPION), cast(ServedModel, _TimedModel(model, clock)))
+        predictor = BuildDurationPredictor(registry, _TimedFeatures(OnlineFeatures(reader, OFF), clock), OFF)
+        end = time.perf_counter() + seconds
+        while len(rounds) < _LEAST_ROUNDS or time.perf_counter() < end:
+            clock.spent.clear()
+            await _answer(predictor, scene.tenant_id, payload, clock)
+            rounds.append(dict(clock.spent))
+    by_stage = {stage: float(np.median([spent[stage] for spent in rounds])) / BATCH_SIZE * 1e6 for stage in STAGES}
+    return {f"{stage}_us": significant(value) for stage, value in by_stage.items()} | {
+        "sum_us": significant(sum(by_stage.values())),
+        "rounds": len(rounds),
+    }
+
+
+async def _answer(predictor: BuildDurationPredictor, tenant_id: str, payload: bytes, clock: _Clock) -> None:
+    with clock.stage(DECODE):
+        batch = BatchPredictBuildDurationsRequest.FromString(payload)
+    with clock.stage(RULES):
+        for request in batch.requests:
+            rules.validate(request)
+    with clock.stage(QUESTIONS):
+        asked = [Asked(tenant_id, to_question(request), NO_DEADLINE) for request in batch.requests]
+    with clock.stage(PREDICT):
+        answers = await predictor.predict(asked)
+    clock.spent[PREDICT] -= clock.spent[READ] + clock.spent[RUN]
+    response = BatchPredictBuildDurationsResponse()
+    with clock.stage(ANSWERS):
+        for answer in answers:
+            if not isinstance(answer, Prediction):
+                raise RuntimeError(f"a build was not predicted: {answer}")
+            fill(response.results.add().response, answer)
+    with clock.stage(ENCODE):
+        response.SerializeToString()
+
+
+def _all_different(payload: bytes) -> bytes:
+    """The batch with every build's change unlike the others'; equal ones are run once, and would flatter."""
+    batch = BatchPredictBuildDurationsRequest.FromString(payload)
+    for number, request in enumerate(batch.requests):
+        request.build.change.added_line_count += 1000 * number
+    return batch.SerializeToString()
+
+
+class _Clock:
+    """Adds up the processor time of stages."""
+
+    def __init__(self) -> None:
+        self.spent: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.process_time()
+        yield
+        self.spent[name] += time.process_time() - began
+
+
+class _TimedFeatures:
+    def __init__(self, features: OnlineFeatures, clock: _Clock) -> None:
+        self._features, self._clock = features, clock
+
+    async def read(self, layout: TableLayout, entities: Sequence[Sequence[tuple[str, ...]]]) -> RowTable:
+        with self._clock.stage(READ):
+            return await self._features.read(layout, entities)
+
+
+class _TimedModel:
+    def __init__(self, model: ServedModel, clock: _Clock) -> None:
+        self._model, self._clock = model, clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    async def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        with self._clock.stage(RUN):
+            return await self._model.run(inputs)
