@@ -63,15 +63,16 @@ class PredictionServicer(stubs.PredictionServiceServicer):
 
     def _tell_trace(self, answer: Prediction, prediction_id: str) -> None:
         """What answered, for who asks why it was this answer, or a slow one."""
+        origin = answer.origin
         attributes = {
             names.PREDICTION_ID: prediction_id,
-            names.PREDICTION_METHOD: answer.method.value,
-            names.MODEL_NAME: answer.model.name,
-            names.MODEL_VERSION: answer.model.version,
-            names.VARIANT: answer.variant.value,
-            names.FALLBACK_REASON: answer.fallback.value,
+            names.PREDICTION_METHOD: origin.method.value,
+            names.MODEL_NAME: origin.model.name,
+            names.MODEL_VERSION: origin.model.version,
+            names.VARIANT: origin.variant.value,
+            names.FALLBACK_REASON: origin.fallback.value,
         }
-        self._telemetry.annotate(attributes, fell_back=answer.fallback is not Fallback.NONE)
+        self._telemetry.annotate(attributes, fell_back=origin.fallback is not Fallback.NONE)
 
 
 def _asked(tenant_id: str, question: Question) -> Asked:
