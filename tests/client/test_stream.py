@@ -93,19 +93,24 @@ async def streams() -> AsyncIterator[Streams]:
 
 @asynccontextmanager
 async def connected(streams: Streams, **settings: Any) -> AsyncIterator[Any]:
-    async with ConductorClient(ConnectionSettings(streams.target, insecure=True, **settings)) as client:
-        async with client.build_duration_stream() as stream:
-            yield stream
+    settings = {"insecure": True, **settings}
+    async with (
+        ConductorClient(ConnectionSettings(streams.target, **settings)) as client,
+        client.build_duration_stream() as stream,
+    ):
+        yield stream
 
 
 async def test_the_answer_is_that_of_a_call(streams):
-    async with ConductorClient.connect(streams.target, insecure=True) as client:
-        async with client.build_duration_stream() as stream:
-            assert await stream.predict("acme", **BUILD) == await client.predict_build_duration("acme", **BUILD)
-            await stream.predict("acme", branch="x", contribution_count=3, timeout_seconds=20, **BUILD)
-            await stream.predict("acme", timeout_seconds=float("inf"), **BUILD)
-            with pytest.raises(TypeError, match="repository and pipeline"):
-                await stream.predict("acme")
+    async with (
+        ConductorClient.connect(streams.target, insecure=True) as client,
+        client.build_duration_stream() as stream,
+    ):
+        assert await stream.predict("acme", **BUILD) == await client.predict_build_duration("acme", **BUILD)
+        await stream.predict("acme", branch="x", contribution_count=3, timeout_seconds=20, **BUILD)
+        await stream.predict("acme", timeout_seconds=float("inf"), **BUILD)
+        with pytest.raises(TypeError, match="repository and pipeline"):
+            await stream.predict("acme")
     first, second, endless = streams.items(0)
     assert (second.request.build.branch, second.request.contribution_count) == ("x", 3)
     assert 0.5 < first.timeout.ToTimedelta().total_seconds() <= 1
@@ -180,22 +185,22 @@ async def test_who_is_cancelled_forgets_the_answer():
         if message.build.branch == "held":
             await held.wait()
 
-    async with serving() as running:
+    async with (
+        serving() as running,
+        ConductorClient.connect(running.target, insecure=True, timeout_seconds=10) as client,
+        client.build_duration_stream() as stream,
+    ):
         running.predictions.behaviour = hold
-        async with ConductorClient.connect(running.target, insecure=True, timeout_seconds=10) as client:
-            async with client.build_duration_stream() as stream:
-                leaving, staying = (
-                    asyncio.ensure_future(stream.predict("acme", branch="held", **BUILD)) for _ in range(2)
-                )
-                await _until(lambda: running.predictions.calls == 2)
-                leaving.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await leaving
-                await stream.predict("acme", **BUILD)
-                held.set()
-                await staying
-                assert not stream._asked
-                assert running.predictions.calls == 3
+        leaving, staying = (asyncio.ensure_future(stream.predict("acme", branch="held", **BUILD)) for _ in range(2))
+        await _until(lambda: running.predictions.calls == 2)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await stream.predict("acme", **BUILD)
+        held.set()
+        await staying
+        assert not stream._asked
+        assert running.predictions.calls == 3
 
 
 @pytest.mark.parametrize("code", [UNAVAILABLE, grpc.StatusCode.CANCELLED])

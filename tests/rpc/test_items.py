@@ -254,7 +254,7 @@ async def test_a_stream_ends_when_its_key_is_withdrawn(secure, keys, authority):
         stream = stub.StreamBuildDurationPredictions(metadata=bearer(keys.token()))
         await stream.write(items(item(1)))
         await _results(stream, 1)
-        Path(secure["jwks"]).write_text(Keys("another").jwks())
+        await asyncio.to_thread(Path(secure["jwks"]).write_text, Keys("another").jwks())
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             for number in range(2, 100):  # the file is looked at every second
                 await stream.write(items(item(number)))

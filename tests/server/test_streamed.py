@@ -17,7 +17,7 @@ COUNT = 600
 
 
 async def test_every_answer_is_that_of_a_call(redis_url, store):
-    """Three tenants with models of their own and without, with rows, without and with old ones, mixed with bad items."""
+    """Three tenants with models of their own and without; rows, none and old ones; bad items among good ones."""
     publish(store, 10.0)
     publish(store, 1000.0, tenant_id="acme2")
     for number, tenant in enumerate(TENANTS):

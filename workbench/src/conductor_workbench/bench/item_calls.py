@@ -1,7 +1,7 @@
 """Requests over one stream, each awaited like a call.
 
-The raw method, not the client: what that spends on an answer is its own, and would take from the server where both share
-two cores. As with the client, what is asked while a message is on its way out goes out together.
+The raw method, not the client: what that spends on an answer is its own, and would take from the server where both
+share two cores. As with the client, what is asked while a message is on its way out goes out together.
 """
 
 from __future__ import annotations

@@ -54,6 +54,18 @@ TARGETS = (
     Target("From an event's acknowledgement to its feature online, p95 ms", (INGESTION, "freshness", "p95_ms"), 1_000),
     Target("Prediction at 100/s, p95 (required)", ("unary", "rate_100", "latency", "p95_ms"), 100.0),
     Target("Prediction at 100/s, p95 (aimed at)", ("unary", "rate_100", "latency", "p95_ms"), 10.0),
+    Target(
+        "Prediction, share of an empty echo's throughput: a call each",
+        ("ratios", "unary_over_echo_throughput"),
+        0.8,
+        at_least=True,
+    ),
+    Target(
+        "Prediction, share of an empty echo's throughput: streamed",
+        ("ratios", "streamed_over_echo_throughput"),
+        0.8,
+        at_least=True,
+    ),
     Target("Health check, p95", ("health", "latency", "p95_ms"), 10.0),
     Target("Features of 500 entities × 30, p95", ("feature_read", "entities_500", "read", "p95_ms"), 10.0),
     Target(
