@@ -229,17 +229,24 @@ async def test_a_cancelled_stream_takes_its_items_along(caplog):
 
 async def test_a_stream_ends_with_its_token(secure, keys, authority):
     """What was read is answered; then the same error as for a call with that token."""
-    settings = {**secure, "token_leeway_seconds": 0}
+    held = asyncio.Event()
+
+    async def hold(message):
+        if message.build.branch == "held":
+            await held.wait()
+
+    settings = {**secure, "token_leeway_seconds": 0, "default_deadline_seconds": 60}
     async with serving(**settings) as running, running.stub(authority.credentials()) as stub:
-        running.predictions.behaviour = lambda _: asyncio.sleep(1.3)
-        token = bearer(keys.token(exp=int(time.time()) + 2))
+        running.predictions.behaviour = hold
+        token = bearer(keys.token(exp=int(time.time()) + 3))
         busy, idle = (stub.StreamBuildDurationPredictions(metadata=token) for _ in range(2))
+        await busy.write(items(item(1, branch="held")))
         await idle.write(items(item(1)))
         assert (await _results(idle, 1))[1].HasField("response")
-        await busy.write(items(item(1)))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await _ended(idle)
         assert failure(caught.value).reason == "CREDENTIALS_INVALID"
+        held.set()
         assert (await _results(busy, 1))[1].HasField("response")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await _ended(busy)
