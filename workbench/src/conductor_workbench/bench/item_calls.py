@@ -1,6 +1,6 @@
 """Requests over one stream, each awaited like a call.
 
-The raw method, not the client: what that spends on an answer is its own, and would take from the server where both
+The raw method, not the client: a typed answer takes three times as long to make, time that the server lacks where both
 share two cores. As with the client, what is asked while a message is on its way out goes out together.
 """
 
