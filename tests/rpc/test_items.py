@@ -15,8 +15,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from conductor.prediction.v1.build_duration_pb2 import StreamBuildDurationPredictionsResponse
 from conductor_client._aio_status import ServerStatus
 from conductor_rpc import names
+from conductor_rpc.call import NO_DEADLINE, Call, set_current_call
 from conductor_rpc.telemetry import Telemetry
 from rpc.harness import PREDICTION, Keys, bearer, failure, from_status, item, items, request, serving
 
@@ -344,6 +346,29 @@ async def test_a_message_that_can_not_be_taken_ends_the_stream(message, reason):
         assert found.fields
         assert running.predictions.calls == 1
         await _until(lambda: running.server.in_flight_count == 0)
+
+
+async def test_an_id_is_free_as_soon_as_its_result_is_out():
+    """The next item of that id may be read before the write of the result has returned."""
+    async with serving() as running:
+        asked, written = asyncio.Queue(), []
+
+        async def requests():
+            while message := await asked.get():
+                yield message
+
+        async def write(response):
+            written.append([result.id for result in response.results])
+            if len(written) == 1:
+                asked.put_nowait(items(item(1)))
+                asked.put_nowait(None)
+                await _until(lambda: running.predictions.calls == 2)
+
+        set_current_call(Call(METHOD, {}, NO_DEADLINE))
+        asked.put_nowait(items(item(1)))
+        response = StreamBuildDurationPredictionsResponse
+        await running.server.item_streams.answer(requests(), write, response, METHOD, running.predictions.predict)
+        assert written == [[1], [1]]
 
 
 async def test_an_item_is_measured_as_a_call():

@@ -138,8 +138,8 @@ class _ItemStream:
         """Write what is ready. What gets ready meanwhile is the next message."""
         response, self._response = self._response, self._response_type()
         answered, self._answered = self._answered, []
+        self._under_way.difference_update(answered)  # the caller may use an id again before the write has returned
         await write(response)
-        self._under_way.difference_update(answered)
         for _ in answered:
             self._places.release()
 
