@@ -95,7 +95,7 @@ class ConductorClient:
         return build_duration_results(response)
 
     def build_duration_stream(self) -> BuildDurationStream:
-        """A stream that carries many predictions, for who asks often: under load each costs the server a third of a call.
+        """A stream that carries many predictions, for who asks often: under load each costs a third of a call.
 
         ::
 
