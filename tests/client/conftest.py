@@ -18,6 +18,7 @@ from conductor.prediction.v1.build_duration_pb2 import (
     BatchPredictBuildDurationsResponse,
     BatchPredictBuildDurationsResult,
     PredictBuildDurationResponse,
+    StreamBuildDurationPredictionsResponse,
 )
 from conductor.prediction.v1.prediction_service_pb2_grpc import (
     PredictionServiceServicer,
@@ -100,6 +101,16 @@ class Conductor(PredictionServiceServicer, EventServiceServicer):
     def PredictBuildDuration(self, request, context):  # noqa: N802
         self._receive(request, context)
         return self.response
+
+    def StreamBuildDurationPredictions(self, request_iterator, context):  # noqa: N802
+        for message in request_iterator:
+            results = [{"id": item.id, **self.result(item)} for item in message.items]
+            yield StreamBuildDurationPredictionsResponse(results=results)
+
+    def result(self, item: Any) -> dict[str, Any]:
+        if item.request.contribution_count:
+            return {"error": status(grpc.StatusCode.INVALID_ARGUMENT, "no")}
+        return {"response": self.response}
 
     def BatchPredictBuildDurations(self, request, context):  # noqa: N802
         self._receive(request, context)

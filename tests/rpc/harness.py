@@ -42,12 +42,26 @@ class Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self) -> None:
         self.behaviour: Behaviour | None = None
         self.calls = 0
+        self.response = build_duration_pb2.PredictBuildDurationResponse()
+        self.server: RpcServer | None = None
 
     async def PredictBuildDuration(self, request, context):
+        return await self.predict(request)
+
+    async def StreamBuildDurationPredictions(self, requests, context):
+        await self.server.item_streams.answer(
+            requests,
+            context.write,
+            build_duration_pb2.StreamBuildDurationPredictionsResponse,
+            f"/{PREDICTION}/PredictBuildDuration",
+            self.predict,
+        )
+
+    async def predict(self, request):
         self.calls += 1
         if self.behaviour is not None:
             await self.behaviour(request)
-        return build_duration_pb2.PredictBuildDurationResponse()
+        return self.response
 
     async def BatchPredictBuildDurations(self, request, context):
         self.calls += 1
@@ -110,6 +124,7 @@ async def serving(telemetry: Telemetry = OFF, *, share_port: bool = False, **set
         telemetry=telemetry,
         share_port=share_port,
     )
+    predictions.server = server
     await server.start()
     try:
         yield Running(server, predictions, events)
@@ -120,6 +135,19 @@ async def serving(telemetry: Telemetry = OFF, *, share_port: bool = False, **set
 def request(tenant_id: str = "acme", **fields: Any) -> build_duration_pb2.PredictBuildDurationRequest:
     build = {"repository": "shop/web", "pipeline": "ci", **fields}
     return build_duration_pb2.PredictBuildDurationRequest(tenant_id=tenant_id, build=build)
+
+
+def item(item_id: int, tenant_id: str = "acme", *, timeout: float | None = None, **fields: Any) -> Any:
+    """An item of a stream."""
+    made = build_duration_pb2.StreamBuildDurationPredictionsItem(id=item_id, request=request(tenant_id, **fields))
+    if timeout is not None:
+        made.timeout.FromNanoseconds(int(timeout * 1e9))
+    return made
+
+
+def items(*asked: Any) -> Any:
+    """A message of a stream."""
+    return build_duration_pb2.StreamBuildDurationPredictionsRequest(items=asked)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from client.conftest import Conductor, start
+from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationRequest
 from conductor_workbench.bench import echo, packed_reads
 from conductor_workbench.bench.calls import Caller
 from conductor_workbench.bench.children import Child
@@ -23,6 +26,7 @@ from conductor_workbench.embedded.child import ChildFailed
 from conductor_workbench.keys import EmbeddedKeys
 
 SECONDS = 0.3
+STREAM = "/conductor.prediction.v1.PredictionService/StreamBuildDurationPredictions"
 LOAD = "conductor_workbench.bench.load"
 
 
@@ -60,6 +64,26 @@ def test_the_generator_gets_an_answer_to_every_request(tmp_path: Path, secure: b
     assert 0 < throughput["least_per_s"] <= throughput["median_per_s"] <= throughput["most_per_s"]
     assert saturated["latency"]["count"] / SECONDS >= throughput["median_per_s"] * 0.5
     assert saturated["server_cpu_ms_per_request"] >= 0
+
+
+def test_items_of_a_stream_are_awaited_like_calls(tmp_path: Path) -> None:
+    payloads = tuple(
+        PredictBuildDurationRequest(tenant_id="acme", contribution_count=count).SerializeToString() for count in (0, 1)
+    )
+    conductor = Conductor()
+    server = start(conductor)
+    with Child(LOAD, tmp_path / "load.log") as load:
+
+        def caller(asked: tuple[bytes, ...]) -> Caller:
+            return Caller(load, Endpoint(conductor.target, STREAM, asked, streamed=True), os.getpid())
+
+        at_rate, saturated = caller(payloads[:1]).at_rate(100.0, SECONDS), caller(payloads[:1]).saturate(SECONDS, 4)
+        with pytest.raises(ChildFailed, match="INVALID_ARGUMENT"):  # while warming up
+            caller(payloads).saturate(SECONDS)
+    server.stop(0).wait(5)
+    assert at_rate["latency"]["count"] == 100 * SECONDS
+    assert at_rate["errors"] == saturated["errors"] == {}
+    assert saturated["latency"]["count"] / SECONDS >= saturated["throughput"]["median_per_s"] * 0.5 > 0
 
 
 def test_requests_that_fail_are_told_and_have_no_latency(tmp_path: Path) -> None:

@@ -103,8 +103,14 @@ class JwtAuthenticator:
             leeway=self._leeway_seconds,
             options={"require": _REQUIRED_CLAIMS},
         )
-        identity = Identity(tenant_id=_tenant(claims), subject=str(claims.get("sub", "")), scopes=_scopes(claims))
-        return _Verified(identity, key, float(claims["exp"]))
+        expiry = float(claims["exp"])
+        identity = Identity(
+            tenant_id=_tenant(claims),
+            subject=str(claims.get("sub", "")),
+            scopes=_scopes(claims),
+            expiry_time=expiry + self._leeway_seconds,
+        )
+        return _Verified(identity, key, expiry)
 
 
 def _tenant(claims: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -18,6 +19,8 @@ class Identity:
     subject: str = ""
     scopes: frozenset[str] = frozenset()
     """What the credentials allow beyond their tenant's own."""
+    expiry_time: float = math.inf
+    """When they no longer hold, on the clock of ``time.time()``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class Call:
     """One call under way."""
 
     method: str
-    """Full method name, for example ``/conductor.prediction.v1.PredictionService/PredictBuildDuration``."""
+    """Full method name, for example ``/conductor.prediction.v1.PredictionService/PredictBuildDuration``; of an item
+    of a stream, that of the method that answers the same as a call."""
     metadata: Mapping[str, str | bytes]
     deadline: Deadline
     identity: Identity | None = None

@@ -1,4 +1,4 @@
-"""What every call passes through on its way in and out. The order is read in ``Onion.around``."""
+"""What every call passes through on its way in and out. The order is read in ``Onion._layers``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
+from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
 
 from conductor_rpc import errors, names, rules
 from conductor_rpc.admission import Admission
 from conductor_rpc.authentication import Authenticator
 from conductor_rpc.call import NO_DEADLINE, Call, Deadline, set_current_call
 from conductor_rpc.exceptions import DeadlineTooShort, InvalidRequest, Violation
+from conductor_rpc.items import Handler, ItemStreams
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import Telemetry
 from conductor_rpc.tenancy import require_tenant
@@ -40,30 +42,24 @@ class Onion(grpc.aio.ServerInterceptor):
         self._settings, self._authenticator, self._telemetry = settings, authenticator, telemetry
         self._open_methods = open_methods
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self.admission = Admission(settings.max_in_flight_count)
+        self.calls = Admission(settings.max_in_flight_count)
+        self.streams = Admission(settings.max_stream_count)
+        """Streams both ways are open for as long as their callers like: they must not take the places of work."""
+        self.item_streams = ItemStreams(self.item, authenticator, settings)
 
     @asynccontextmanager
-    async def around(self, call: Call, context: _Context, request: object | None) -> AsyncIterator[None]:
-        """The layers, outermost first. ``request`` is None where requests are a stream: each is checked as it comes."""
+    async def around(
+        self, call: Call, context: _Context, request: object | None, admission: Admission
+    ) -> AsyncIterator[None]:
+        """All layers around a call: what goes wrong ends it.
+
+        ``request`` is None where requests are a stream: each is checked as it comes.
+        """
         set_current_call(call)
         with self._telemetry.call(call):  # sees the code that the call ends with
             try:
-                async with self._time_limit(call, streaming=request is None):
-                    call.deadline.require(self._settings.minimum_deadline_seconds)
-                    if self._authenticator is not None:
-                        with self._telemetry.stage(names.AUTH):
-                            call.identity = await self._authenticator.authenticate(call.metadata)
-                    tenant_id = call.identity.tenant_id if call.identity else ""
-                    if request is not None:
-                        tenant_id = call.tenant_id = require_tenant(call.identity, _decoded(request))
-                    with self._telemetry.stage(names.ADMISSION):
-                        self.admission.admit(tenant_id)
-                    try:
-                        if request is not None:
-                            rules.validate(_decoded(request))
-                        yield
-                    finally:
-                        self.admission.release(tenant_id)
+                async with self._layers(call, request, self._time_limit(call, streaming=request is None), admission):
+                    yield
             except asyncio.CancelledError:  # nobody is left to answer
                 call.code = "CANCELLED"
                 raise
@@ -71,9 +67,47 @@ class Onion(grpc.aio.ServerInterceptor):
                 call.code = "ABORTED"
                 raise
             except Exception as exception:
-                status = errors.to_status(exception)
-                call.code = errors.code_of(status).name
-                await errors.abort(context, status)
+                await errors.abort(context, _failed(call, exception))
+
+    async def item(self, call: Call, request: Message, handler: Handler) -> Message | status_pb2.Status:
+        """All layers around one item of a stream, in a task of its own: what goes wrong is its answer, a Status."""
+        set_current_call(call)
+        with self._telemetry.call(call):
+            try:
+                time_limit = _limit(call.deadline.remaining_seconds())
+                async with self._layers(call, request, time_limit, self.calls):
+                    return await handler(request)
+            except asyncio.CancelledError:
+                call.code = "CANCELLED"
+                raise
+            except Exception as exception:
+                return _failed(call, exception)
+
+    @asynccontextmanager
+    async def _layers(
+        self,
+        call: Call,
+        request: object | None,
+        time_limit: AbstractAsyncContextManager[object],
+        admission: Admission,
+    ) -> AsyncIterator[None]:
+        """The layers, outermost first."""
+        async with time_limit:
+            call.deadline.require(self._settings.minimum_deadline_seconds)
+            if self._authenticator is not None and call.identity is None:  # an item has its stream's
+                with self._telemetry.stage(names.AUTH):
+                    call.identity = await self._authenticator.authenticate(call.metadata)
+            tenant_id = call.identity.tenant_id if call.identity else ""
+            if request is not None:
+                tenant_id = call.tenant_id = require_tenant(call.identity, _decoded(request))
+            with self._telemetry.stage(names.ADMISSION):
+                admission.admit(tenant_id)
+            try:
+                if request is not None:
+                    rules.validate(_decoded(request))
+                yield
+            finally:
+                admission.release(tenant_id)
 
     async def intercept_service(
         self,
@@ -98,26 +132,26 @@ class Onion(grpc.aio.ServerInterceptor):
 
         async def unary_unary(request: Any, context: _Context) -> Any:
             call = admit(method, context)
-            async with onion.around(call, context, request):
+            async with onion.around(call, context, request, onion.calls):
                 response = await handler.unary_unary(request, context)
             _tell_timings(call, context)
             return response
 
         async def stream_unary(requests: AsyncIterator[Any], context: _Context) -> Any:
             call = admit(method, context)
-            async with onion.around(call, context, None):
+            async with onion.around(call, context, None, onion.calls):
                 response = await handler.stream_unary(_checked(call, requests), context)
             _tell_timings(call, context)
             return response
 
         async def unary_stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            async with onion.around(admit(method, context), context, request):
+            async with onion.around(admit(method, context), context, request, onion.calls):
                 async for response in _responses(handler.unary_stream(request, context)):
                     yield response
 
         async def stream_stream(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
             call = admit(method, context)
-            async with onion.around(call, context, None):
+            async with onion.around(call, context, None, onion.streams):
                 async for response in _responses(handler.stream_stream(_checked(call, requests), context)):
                     yield response
 
@@ -142,6 +176,12 @@ class Onion(grpc.aio.ServerInterceptor):
             return _NO_LIMIT
         call.deadline = Deadline.after(self._settings.default_deadline_seconds)
         return _limit(self._settings.default_deadline_seconds)
+
+
+def _failed(call: Call, exception: Exception) -> status_pb2.Status:
+    status = errors.to_status(exception)
+    call.code = errors.code_of(status).name
+    return status
 
 
 @asynccontextmanager

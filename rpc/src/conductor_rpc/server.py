@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from conductor_rpc import health, tls
 from conductor_rpc.admin.ports import AdminPorts
 from conductor_rpc.authentication import authenticator
+from conductor_rpc.items import ItemStreams
 from conductor_rpc.onion import Onion
 from conductor_rpc.settings import RpcSettings, SettingsInvalid
 from conductor_rpc.telemetry import OFF, Telemetry
@@ -68,8 +69,13 @@ class RpcServer:
 
     @property
     def in_flight_count(self) -> int:
-        """Calls under way."""
-        return self._onion.admission.in_flight_count
+        """Calls and items under way, and open streams."""
+        return self._onion.calls.in_flight_count + self._onion.streams.in_flight_count
+
+    @property
+    def item_streams(self) -> ItemStreams:
+        """What answers streams of items."""
+        return self._onion.item_streams
 
     @property
     def is_serving(self) -> bool:
@@ -145,6 +151,8 @@ class RpcServer:
         for an answer until the end of the drain. So when nothing of ours is under way any more, the rest is cancelled.
         """
         stopping = asyncio.ensure_future(server.stop(self._settings.drain_seconds))
+        await asyncio.sleep(0)  # clients learn that this connection takes nothing more, then that their stream ends
+        self._onion.item_streams.stop()
         idle_count = 0
         while idle_count < _IDLE_LOOKS and not stopping.done():
             await asyncio.wait({stopping}, timeout=_IDLE_LOOK_SECONDS)

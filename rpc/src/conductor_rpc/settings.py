@@ -51,7 +51,11 @@ class RpcSettings(ConductorSettings):
     """How long keys are used while they can't be fetched anew; after that every token is refused."""
 
     max_in_flight_count: int = Field(default=256, ge=1)
-    """Calls under way at once; further ones are refused."""
+    """Calls, and items of streams, under way at once; further ones are refused."""
+    max_stream_count: int = Field(default=1024, ge=1)
+    """Streams both ways open at once, busy or not; further ones are refused."""
+    max_stream_item_count: int = Field(default=128, ge=1, le=1024)
+    """Items of one stream under way at once, up to their results' being sent; beyond that it is not read."""
     default_deadline_seconds: float = Field(default=5.0, gt=0)
     """Deadline of a unary call whose caller sends none."""
     minimum_deadline_seconds: float = Field(default=0.002, ge=0)

@@ -67,7 +67,7 @@ async def application(
         control = ModelControl(store, watch, registry.predictors)
         tensor_models = ServingModels(registry, registry.predictors)
         services = [
-            prediction_service(predictor, telemetry),
+            prediction_service(predictor, telemetry, lambda: server.item_streams),
             inference_service(tensor_models, telemetry, lambda: server.is_serving),
             model_service(control, comparison, lambda: server.is_serving),
         ]

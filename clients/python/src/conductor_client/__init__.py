@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from conductor_client.build_duration_stream import BuildDurationStream
     from conductor_client.builds import BuildFields, BuildTrigger
     from conductor_client.client import ConductorClient
     from conductor_client.connection import ConnectionSettings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildDurationPrediction",
+    "BuildDurationStream",
     "BuildFields",
     "BuildTrigger",
     "ConductorClient",
@@ -56,6 +58,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "build_duration_stream": ("BuildDurationStream",),
     "builds": ("BuildFields", "BuildTrigger"),
     "client": ("ConductorClient",),
     "connection": ("ConnectionSettings",),

@@ -12,6 +12,7 @@ from conductor.events.v1.event_service_pb2 import PublishEventsRequest
 from conductor.events.v1.event_service_pb2_grpc import EventServiceStub
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from conductor_client._aio_status import ServerStatus
+from conductor_client.build_duration_stream import BuildDurationStream
 from conductor_client.builds import BuildFields
 from conductor_client.connection import Attempts, Certificate, ConnectionSettings, TokenSource
 from conductor_client.errors import ConductorError, error_from_rpc
@@ -92,6 +93,16 @@ class ConductorClient:
         request = batch_request(tenant_id, builds, contribution_count)
         response = await self._call(self._predictions.BatchPredictBuildDurations, request, timeout_seconds)
         return build_duration_results(response)
+
+    def build_duration_stream(self) -> BuildDurationStream:
+        """A stream that carries many predictions, for who asks often: under load each costs a third of a call.
+
+        ::
+
+            async with conductor.build_duration_stream() as stream:
+                answer = await stream.predict("acme", repository="octocat/hello", pipeline="ci")
+        """
+        return BuildDurationStream(self._settings, self._predictions.StreamBuildDurationPredictions)
 
     async def publish_events(
         self,

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +20,7 @@ _RETRYABLE = {
     "conductor.events.v1.EventService": ("UNAVAILABLE",),
 }
 """Status codes on which gRPC asks again. An overloaded server isn't asked again unless it says when: see `Attempts`."""
+_STREAM = {"service": "conductor.prediction.v1.PredictionService", "method": "StreamBuildDurationPredictions"}
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class ConnectionSettings:
             {"name": [{"service": service}], "retryPolicy": policy | {"retryableStatusCodes": codes}}
             for service, codes in _RETRYABLE.items()
         ]
+        methods.append({"name": [_STREAM]})  # without a policy: asked again item by item
         service_config = {
             "loadBalancingConfig": [{"round_robin": {}}],
             "methodConfig": methods if self.maximum_attempts > 1 else [],
@@ -127,19 +128,20 @@ class Attempts:
     def wait_after(self, failure: grpc.RpcError) -> float:
         """Seconds to wait before trying again. Raises the typed error when trying again is no use."""
         error = error_from_rpc(failure)
-        if not self._may_wait(error):
+        wait = self.wait_told(error)
+        if wait is None:
             raise error from failure
-        self._waited = True
-        return _seconds(error.retry_delay)
+        return wait
 
-    def _may_wait(self, error: ConductorError) -> bool:
+    def wait_told(self, error: ConductorError) -> float | None:
+        """Seconds to wait before trying again, as the server told; None when trying again is no use."""
         if self._waited or not isinstance(error, Overloaded) or error.retry_delay is None:
-            return False
-        return time.monotonic() + _seconds(error.retry_delay) < self._end
-
-
-def _seconds(delay: timedelta | None) -> float:
-    return delay.total_seconds() if delay else 0.0
+            return None
+        wait = error.retry_delay.total_seconds()
+        if time.monotonic() + wait >= self._end:
+            return None
+        self._waited = True
+        return wait
 
 
 def _pem(certificate: Certificate | None) -> bytes | None:

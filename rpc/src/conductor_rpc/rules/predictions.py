@@ -6,7 +6,11 @@ from collections.abc import Mapping
 
 from google.protobuf.message import Message
 
-from conductor.prediction.v1.build_duration_pb2 import BatchPredictBuildDurationsRequest, PredictBuildDurationRequest
+from conductor.prediction.v1.build_duration_pb2 import (
+    BatchPredictBuildDurationsRequest,
+    PredictBuildDurationRequest,
+    StreamBuildDurationPredictionsRequest,
+)
 from conductor_rpc.rules.engine import TENANT, Batch, Nested, Number, Table, Together
 
 MAX_BATCH_REQUESTS = 1024
@@ -18,5 +22,6 @@ TABLES: Mapping[type[Message], Table] = {
         "contribution_count": Number(0, 32),
     },
     BatchPredictBuildDurationsRequest: {"tenant_id": TENANT, "requests": Batch(MAX_BATCH_REQUESTS)},
+    StreamBuildDurationPredictionsRequest: {"items": Batch(MAX_BATCH_REQUESTS, required=True)},
 }
 TOGETHER: Mapping[type[Message], Together] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc.aio
@@ -12,6 +13,7 @@ from conductor.prediction.v1.prediction_service_pb2 import DESCRIPTOR
 from conductor_rpc import errors, names, rules
 from conductor_rpc.call import current_call, current_deadline
 from conductor_rpc.exceptions import ConductorError, TenantMismatch
+from conductor_rpc.items import ItemStreams
 from conductor_rpc.server import Service
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.prediction.answers import Fallback, Prediction
@@ -21,20 +23,28 @@ from conductor_server.prediction.columns import Question
 from conductor_server.servicers.translation import fill, to_question, to_response
 
 SERVICE_NAME = DESCRIPTOR.services_by_name["PredictionService"].full_name
+_UNARY = f"/{SERVICE_NAME}/PredictBuildDuration"
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class PredictionServicer(stubs.PredictionServiceServicer):
     """Translates and delegates. Credentials, tenant and rules were checked on the way in."""
 
-    def __init__(self, build_duration: BuildDurationPredictor, telemetry: Telemetry) -> None:
-        self._build_duration, self._telemetry = build_duration, telemetry
+    def __init__(
+        self, build_duration: BuildDurationPredictor, telemetry: Telemetry, item_streams: Callable[[], ItemStreams]
+    ) -> None:
+        self._build_duration, self._telemetry, self._item_streams = build_duration, telemetry, item_streams
         self._together = Coalescer(build_duration.predict)
 
     async def PredictBuildDuration(  # noqa: N802 - the contract's name
         self, request: messages.PredictBuildDurationRequest, context: _Context
     ) -> messages.PredictBuildDurationResponse:
         """Predict how long one build will take."""
+        return await self._predict_build_duration(request)
+
+    async def _predict_build_duration(
+        self, request: messages.PredictBuildDurationRequest
+    ) -> messages.PredictBuildDurationResponse:
         answer = await self._together.ask(_asked(request.tenant_id, to_question(request)))
         if not isinstance(answer, Prediction):
             raise answer
@@ -60,6 +70,18 @@ class PredictionServicer(stubs.PredictionServiceServicer):
             else:
                 result.error.CopyFrom(errors.to_status(answer))
         return response
+
+    async def StreamBuildDurationPredictions(  # type: ignore[override]  # noqa: N802 - it writes to the context itself
+        self, requests: AsyncIterator[messages.StreamBuildDurationPredictionsRequest], context: _Context
+    ) -> None:
+        """Predict how long builds will take, as they are asked for."""
+        await self._item_streams().answer(
+            requests,
+            context.write,
+            messages.StreamBuildDurationPredictionsResponse,
+            _UNARY,
+            self._predict_build_duration,
+        )
 
     def _tell_trace(self, answer: Prediction, prediction_id: str) -> None:
         """What answered, for who asks why it was this answer, or a slow one."""
@@ -91,7 +113,9 @@ def _item(tenant_id: str, item: messages.PredictBuildDurationRequest) -> Questio
     return to_question(item)
 
 
-def prediction_service(build_duration: BuildDurationPredictor, telemetry: Telemetry) -> Service:
+def prediction_service(
+    build_duration: BuildDurationPredictor, telemetry: Telemetry, item_streams: Callable[[], ItemStreams]
+) -> Service:
     """The service, ready to be served."""
-    servicer = PredictionServicer(build_duration, telemetry)
+    servicer = PredictionServicer(build_duration, telemetry, item_streams)
     return Service(SERVICE_NAME, lambda server: stubs.add_PredictionServiceServicer_to_server(servicer, server))

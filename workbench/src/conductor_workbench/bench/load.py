@@ -1,6 +1,7 @@
 """The load generator: a process of its own that sends bytes and takes times.
 
-It neither makes nor reads messages, so that its own work is the same for every server, the echo included.
+It neither makes nor reads messages, so that its own work is the same for every server, the echo included. Items of a
+stream are the exception: ``item_calls.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +23,7 @@ import grpc.aio
 import uvloop
 
 from conductor_workbench.bench.children import answer_requests
+from conductor_workbench.bench.item_calls import ItemCalls
 
 _TIMEOUT_SECONDS = 5.0
 _WARM_UP_REQUESTS = 60
@@ -44,6 +47,8 @@ class Endpoint:
     root_certificates: str = ""
     """PEM text of the authority; empty for no TLS."""
     headers: tuple[tuple[str, str], ...] = ()
+    streamed: bool = False
+    """Whether the method is a stream of items: the payloads are their requests, and all go over one stream."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -89,12 +94,11 @@ def closed_loop(endpoint: Endpoint, in_flight: int, seconds: float) -> dict[str,
 async def _measure(request: dict[str, Any]) -> Measured:
     endpoint = Endpoint.of_json(request["endpoint"])
     measured = Measured()
-    async with _channel(endpoint) as channel:
-        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(endpoint.method)
-
-        def call(payload: bytes) -> Any:
-            return method(payload, timeout=_TIMEOUT_SECONDS, metadata=endpoint.headers)
-
+    async with AsyncExitStack() as stack:
+        channel = await stack.enter_async_context(_channel(endpoint))
+        call = _calls(channel, endpoint)
+        if endpoint.streamed:
+            call = await stack.enter_async_context(ItemCalls(channel, endpoint.method, endpoint.headers))
         payloads = itertools.cycle(endpoint.payloads)
         await _warm_up(call, payloads)
         began = time.perf_counter()
@@ -112,6 +116,11 @@ def _channel(endpoint: Endpoint) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(endpoint.target)
     credentials = grpc.ssl_channel_credentials(endpoint.root_certificates.encode())
     return grpc.aio.secure_channel(endpoint.target, credentials)
+
+
+def _calls(channel: grpc.aio.Channel, endpoint: Endpoint) -> _Call:
+    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(endpoint.method)
+    return lambda payload: method(payload, timeout=_TIMEOUT_SECONDS, metadata=endpoint.headers)
 
 
 async def _warm_up(call: _Call, payloads: Iterator[bytes]) -> None:

@@ -17,8 +17,11 @@ from conductor_workbench.bench.tensors import tensor_request
 from conductor_workbench.bench.tracing import measure_tracing
 
 _UNARY = "/conductor.prediction.v1.PredictionService/PredictBuildDuration"
+_STREAM = "/conductor.prediction.v1.PredictionService/StreamBuildDurationPredictions"
 _BATCH = "/conductor.prediction.v1.PredictionService/BatchPredictBuildDurations"
 MANY_ROWS = 2000
+MOST_ITEMS = 128
+"""Under way on one stream, as the server takes them unless told otherwise."""
 _HEALTH = "/grpc.health.v1.Health/Check"
 
 Say = Callable[[str], None]
@@ -44,6 +47,12 @@ class PredictionMeasurements:
         found = self._caller(self._secure).profile(self._seconds)
         plain = replace(self._secure, payloads=self._scene.unary_payloads(contribution_count=0))
         return found | {"without_contributions": self._caller(plain).brief(self._seconds)}
+
+    def streamed(self) -> Figures:
+        """The same predictions as items of one stream: at rates, and saturated with as many under way and more."""
+        self._say("Streamed predictions")
+        caller = self._caller(replace(self._secure, method=_STREAM, streamed=True))
+        return caller.profile(self._seconds) | {"most_items": caller.saturate(self._seconds, in_flight=MOST_ITEMS)}
 
     def saturated(self) -> Figures:
         """Unary predictions, as many as it can take."""

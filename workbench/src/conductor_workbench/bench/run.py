@@ -96,6 +96,7 @@ def _measure(scene: Scene, seconds: float, display: ProgressDisplay) -> Figures:
         # What is compared stands next to each other: on a shared machine, minutes are different from each other.
         found["unary"] = measure.unary()
         found["echo"] = measure.echo(secure=True)
+        found["streamed"] = measure.streamed()
         found["unary_insecure"] = measure.insecure()
         found["echo_insecure"] = measure.echo(secure=False)
         found["unary_traced"] = measure.traced()
@@ -123,6 +124,10 @@ def _ratios(found: Figures) -> Figures:
         return float(found[name]["saturation"]["server_cpu_ms_per_request"])
 
     return {
+        "unary_over_echo_throughput": significant(per_s("unary") / per_s("echo")),
+        "streamed_over_echo_throughput": significant(per_s("streamed") / per_s("echo")),
+        "streamed_over_echo_server_cpu": significant(cpu_ms("streamed") / cpu_ms("echo")),
+        "streamed_over_unary_server_cpu": significant(cpu_ms("streamed") / cpu_ms("unary")),
         "echo_over_unary_throughput": significant(per_s("echo") / per_s("unary")),
         "unary_over_echo_server_cpu": significant(cpu_ms("unary") / cpu_ms("echo")),
         "echo_over_unary_throughput_insecure": significant(per_s("echo_insecure") / per_s("unary_insecure")),

@@ -142,12 +142,15 @@ def _table(title: str, first: str, *columns: str) -> Table:
 
 def _latencies(figures: Figures) -> Table:
     table = _table("Latency at fixed rates, ms", "", "a second", "p50", "p95", "p99", "server CPU", "errors")
-    unary = figures["unary"]
+    unary, streamed = figures["unary"], figures["streamed"]
     rows = {
         "prediction": unary["rate_100"],
         "prediction, half of saturation": unary["saturation_50_percent"],
         "prediction, 0.7 of saturation": unary["saturation_70_percent"],
         "  without contributions": unary["without_contributions"]["rate_100"],
+        "streamed": streamed["rate_100"],
+        "streamed, half of saturation": streamed["saturation_50_percent"],
+        "streamed, 0.7 of saturation": streamed["saturation_70_percent"],
         "  without TLS and tokens": figures["unary_insecure"]["rate_100"],
         "  with tracing": figures["unary_traced"]["rate_100"],
         "empty echo, TLS": figures["echo"]["rate_100"],
@@ -184,6 +187,8 @@ def _throughputs(figures: Figures) -> Table:
         "  without TLS and tokens": (figures["unary_insecure"]["saturation"], echo_insecure),
         "  with tracing": (figures["unary_traced"]["saturation"], echo),
         "  by two workers": (figures["two_workers"]["saturation"], echo),
+        "streamed": (figures["streamed"]["saturation"], echo),
+        f"  with {figures['streamed']['most_items']['in_flight']} under way": (figures["streamed"]["most_items"], echo),
         "raw tensors, a row": (figures["tensors"]["rows_1"], echo),
         "raw tensors, 2,000 rows": (figures["tensors"]["rows_2000"], echo),
         "empty echo, TLS": (echo, echo),

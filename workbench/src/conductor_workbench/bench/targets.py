@@ -60,6 +60,18 @@ TARGETS = (
         ("unary_traced", "cpu_over_untraced", "by_default", "median"),
         1.03,
     ),
+    Target(
+        "Prediction, share of an empty echo's throughput: a call each",
+        ("ratios", "unary_over_echo_throughput"),
+        0.8,
+        at_least=True,
+    ),
+    Target(
+        "Prediction, share of an empty echo's throughput: streamed",
+        ("ratios", "streamed_over_echo_throughput"),
+        0.8,
+        at_least=True,
+    ),
     Target("Health check, p95", ("health", "latency", "p95_ms"), 10.0),
     Target("Features of 500 entities × 30, p95", ("feature_read", "entities_500", "read", "p95_ms"), 10.0),
     Target(

@@ -215,3 +215,123 @@ class BatchPredictBuildDurationsResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___BatchPredictBuildDurationsResult: _TypeAlias = BatchPredictBuildDurationsResult  # noqa: Y015
+
+@_typing.final
+class StreamBuildDurationPredictionsRequest(_message.Message):
+    """One message of a stream that asks: builds as they come up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamBuildDurationPredictionsItem]:
+        """What is asked now, at least one and at most 1,024 items."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___StreamBuildDurationPredictionsItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamBuildDurationPredictionsRequest: _TypeAlias = StreamBuildDurationPredictionsRequest  # noqa: Y015
+
+@_typing.final
+class StreamBuildDurationPredictionsItem(_message.Message):
+    """One build that is asked about on a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Chosen by the caller, who finds the result by it. May be used again once its result has come."""
+    @_builtins.property
+    def request(self) -> Global___PredictBuildDurationRequest:
+        """The request, as for PredictBuildDuration."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long after the message's arrival a prediction is still of use: the item's deadline. Absent means the server's
+        default for calls without one.
+        """
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        request: Global___PredictBuildDurationRequest | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request", b"request", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamBuildDurationPredictionsItem: _TypeAlias = StreamBuildDurationPredictionsItem  # noqa: Y015
+
+@_typing.final
+class StreamBuildDurationPredictionsResponse(_message.Message):
+    """One message of a stream that answers: what is ready by now, in any order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamBuildDurationPredictionsResult]:
+        """Results, at least one."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___StreamBuildDurationPredictionsResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamBuildDurationPredictionsResponse: _TypeAlias = StreamBuildDurationPredictionsResponse  # noqa: Y015
+
+@_typing.final
+class StreamBuildDurationPredictionsResult(_message.Message):
+    """What became of one item. Every item that the server reads gets exactly one, unless the stream breaks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The item's."""
+    @_builtins.property
+    def response(self) -> Global___PredictBuildDurationResponse:
+        """The prediction."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why there is none: what PredictBuildDuration would have ended with."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        response: Global___PredictBuildDurationResponse | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___StreamBuildDurationPredictionsResult: _TypeAlias = StreamBuildDurationPredictionsResult  # noqa: Y015

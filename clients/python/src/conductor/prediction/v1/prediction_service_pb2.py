@@ -26,7 +26,7 @@ from conductor.prediction.v1 import build_duration_pb2 as conductor_dot_predicti
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0conductor/prediction/v1/prediction_service.proto\x12\x17\x63onductor.prediction.v1\x1a,conductor/prediction/v1/build_duration.proto\x1a\x1cgoogle/api/annotations.proto2\x9a\x03\n\x11PredictionService\x12\xb4\x01\n\x14PredictBuildDuration\x12\x34.conductor.prediction.v1.PredictBuildDurationRequest\x1a\x35.conductor.prediction.v1.PredictBuildDurationResponse\"/\x82\xd3\xe4\x93\x02)\"$/conductor/ml/predict-build-duration:\x01*\x12\xcd\x01\n\x1a\x42\x61tchPredictBuildDurations\x12:.conductor.prediction.v1.BatchPredictBuildDurationsRequest\x1a;.conductor.prediction.v1.BatchPredictBuildDurationsResponse\"6\x82\xd3\xe4\x93\x02\x30\"+/conductor/ml/batch-predict-build-durations:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0conductor/prediction/v1/prediction_service.proto\x12\x17\x63onductor.prediction.v1\x1a,conductor/prediction/v1/build_duration.proto\x1a\x1cgoogle/api/annotations.proto2\xc2\x04\n\x11PredictionService\x12\xb4\x01\n\x14PredictBuildDuration\x12\x34.conductor.prediction.v1.PredictBuildDurationRequest\x1a\x35.conductor.prediction.v1.PredictBuildDurationResponse\"/\x82\xd3\xe4\x93\x02)\"$/conductor/ml/predict-build-duration:\x01*\x12\xcd\x01\n\x1a\x42\x61tchPredictBuildDurations\x12:.conductor.prediction.v1.BatchPredictBuildDurationsRequest\x1a;.conductor.prediction.v1.BatchPredictBuildDurationsResponse\"6\x82\xd3\xe4\x93\x02\x30\"+/conductor/ml/batch-predict-build-durations:\x01*\x12\xa5\x01\n\x1eStreamBuildDurationPredictions\x12>.conductor.prediction.v1.StreamBuildDurationPredictionsRequest\x1a?.conductor.prediction.v1.StreamBuildDurationPredictionsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,5 +38,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTIONSERVICE'].methods_by_name['BatchPredictBuildDurations']._loaded_options = None
   _globals['_PREDICTIONSERVICE'].methods_by_name['BatchPredictBuildDurations']._serialized_options = b'\202\323\344\223\0020\"+/conductor/ml/batch-predict-build-durations:\001*'
   _globals['_PREDICTIONSERVICE']._serialized_start=154
-  _globals['_PREDICTIONSERVICE']._serialized_end=564
+  _globals['_PREDICTIONSERVICE']._serialized_end=732
 # @@protoc_insertion_point(module_scope)

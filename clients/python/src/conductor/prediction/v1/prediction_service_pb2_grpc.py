@@ -48,6 +48,11 @@ class PredictionServiceStub:
                 request_serializer=conductor_dot_prediction_dot_v1_dot_build__duration__pb2.BatchPredictBuildDurationsRequest.SerializeToString,
                 response_deserializer=conductor_dot_prediction_dot_v1_dot_build__duration__pb2.BatchPredictBuildDurationsResponse.FromString,
                 _registered_method=True)
+        self.StreamBuildDurationPredictions = channel.stream_stream(
+                '/conductor.prediction.v1.PredictionService/StreamBuildDurationPredictions',
+                request_serializer=conductor_dot_prediction_dot_v1_dot_build__duration__pb2.StreamBuildDurationPredictionsRequest.SerializeToString,
+                response_deserializer=conductor_dot_prediction_dot_v1_dot_build__duration__pb2.StreamBuildDurationPredictionsResponse.FromString,
+                _registered_method=True)
 
 
 class PredictionServiceServicer:
@@ -71,6 +76,19 @@ class PredictionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamBuildDurationPredictions(self, request_iterator, context):
+        """Predicts how long builds will take, for as long as the stream is open: many requests for the price of one call.
+        Each item is a request of its own, with its own tenant check, admission, deadline and result, and results may
+        overtake each other. The stream ends OK once the caller has ended it and every item has its result. It ends with
+        INVALID_ARGUMENT for a message that can't be taken (too many items, an id whose result is still to come),
+        UNAUTHENTICATED when its token expires, and UNAVAILABLE (STOPPING) when the server stops; in each case it reads
+        nothing more, sends the results of what it has read, then ends. Ask elsewhere for items that have no result.
+        There is no form of it by HTTP.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -83,6 +101,11 @@ def add_PredictionServiceServicer_to_server(servicer, server):
                     servicer.BatchPredictBuildDurations,
                     request_deserializer=conductor_dot_prediction_dot_v1_dot_build__duration__pb2.BatchPredictBuildDurationsRequest.FromString,
                     response_serializer=conductor_dot_prediction_dot_v1_dot_build__duration__pb2.BatchPredictBuildDurationsResponse.SerializeToString,
+            ),
+            'StreamBuildDurationPredictions': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamBuildDurationPredictions,
+                    request_deserializer=conductor_dot_prediction_dot_v1_dot_build__duration__pb2.StreamBuildDurationPredictionsRequest.FromString,
+                    response_serializer=conductor_dot_prediction_dot_v1_dot_build__duration__pb2.StreamBuildDurationPredictionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -143,6 +166,33 @@ class PredictionService:
             '/conductor.prediction.v1.PredictionService/BatchPredictBuildDurations',
             conductor_dot_prediction_dot_v1_dot_build__duration__pb2.BatchPredictBuildDurationsRequest.SerializeToString,
             conductor_dot_prediction_dot_v1_dot_build__duration__pb2.BatchPredictBuildDurationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamBuildDurationPredictions(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/conductor.prediction.v1.PredictionService/StreamBuildDurationPredictions',
+            conductor_dot_prediction_dot_v1_dot_build__duration__pb2.StreamBuildDurationPredictionsRequest.SerializeToString,
+            conductor_dot_prediction_dot_v1_dot_build__duration__pb2.StreamBuildDurationPredictionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,15 @@ class PredictionServiceStub:
     """Predicts how long one build will take."""
     BatchPredictBuildDurations: _grpc.UnaryUnaryMultiCallable[_build_duration_pb2.BatchPredictBuildDurationsRequest, _build_duration_pb2.BatchPredictBuildDurationsResponse]
     """Predicts how long each of many builds will take."""
+    StreamBuildDurationPredictions: _grpc.StreamStreamMultiCallable[_build_duration_pb2.StreamBuildDurationPredictionsRequest, _build_duration_pb2.StreamBuildDurationPredictionsResponse]
+    """Predicts how long builds will take, for as long as the stream is open: many requests for the price of one call.
+    Each item is a request of its own, with its own tenant check, admission, deadline and result, and results may
+    overtake each other. The stream ends OK once the caller has ended it and every item has its result. It ends with
+    INVALID_ARGUMENT for a message that can't be taken (too many items, an id whose result is still to come),
+    UNAUTHENTICATED when its token expires, and UNAVAILABLE (STOPPING) when the server stops; in each case it reads
+    nothing more, sends the results of what it has read, then ends. Ask elsewhere for items that have no result.
+    There is no form of it by HTTP.
+    """
 
 @_typing.type_check_only
 class PredictionServiceAsyncStub(PredictionServiceStub):
@@ -55,6 +64,15 @@ class PredictionServiceAsyncStub(PredictionServiceStub):
     """Predicts how long one build will take."""
     BatchPredictBuildDurations: _aio.UnaryUnaryMultiCallable[_build_duration_pb2.BatchPredictBuildDurationsRequest, _build_duration_pb2.BatchPredictBuildDurationsResponse]  # type: ignore[assignment]
     """Predicts how long each of many builds will take."""
+    StreamBuildDurationPredictions: _aio.StreamStreamMultiCallable[_build_duration_pb2.StreamBuildDurationPredictionsRequest, _build_duration_pb2.StreamBuildDurationPredictionsResponse]  # type: ignore[assignment]
+    """Predicts how long builds will take, for as long as the stream is open: many requests for the price of one call.
+    Each item is a request of its own, with its own tenant check, admission, deadline and result, and results may
+    overtake each other. The stream ends OK once the caller has ended it and every item has its result. It ends with
+    INVALID_ARGUMENT for a message that can't be taken (too many items, an id whose result is still to come),
+    UNAUTHENTICATED when its token expires, and UNAVAILABLE (STOPPING) when the server stops; in each case it reads
+    nothing more, sends the results of what it has read, then ends. Ask elsewhere for items that have no result.
+    There is no form of it by HTTP.
+    """
 
 class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers what will happen. Errors of every method: INVALID_ARGUMENT (INVALID_FIELD, BATCH_TOO_LARGE),
@@ -78,5 +96,20 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_build_duration_pb2.BatchPredictBuildDurationsResponse, _abc.Awaitable[_build_duration_pb2.BatchPredictBuildDurationsResponse]]:
         """Predicts how long each of many builds will take."""
+
+    @_abc_1.abstractmethod
+    def StreamBuildDurationPredictions(
+        self,
+        request_iterator: _MaybeAsyncIterator[_build_duration_pb2.StreamBuildDurationPredictionsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_build_duration_pb2.StreamBuildDurationPredictionsResponse], _abc.AsyncIterator[_build_duration_pb2.StreamBuildDurationPredictionsResponse]]:
+        """Predicts how long builds will take, for as long as the stream is open: many requests for the price of one call.
+        Each item is a request of its own, with its own tenant check, admission, deadline and result, and results may
+        overtake each other. The stream ends OK once the caller has ended it and every item has its result. It ends with
+        INVALID_ARGUMENT for a message that can't be taken (too many items, an id whose result is still to come),
+        UNAUTHENTICATED when its token expires, and UNAVAILABLE (STOPPING) when the server stops; in each case it reads
+        nothing more, sends the results of what it has read, then ends. Ask elsewhere for items that have no result.
+        There is no form of it by HTTP.
+        """
 
 def add_PredictionServiceServicer_to_server(servicer: PredictionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
