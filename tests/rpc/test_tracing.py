@@ -11,6 +11,8 @@ import pytest
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBasedTraceIdRatio, TraceIdRatioBased
 from opentelemetry.trace import StatusCode
 
+from conductor.events.v1.event_service_pb2 import PublishEventsRequest
+from conductor.events.v1.event_service_pb2_grpc import EventServiceStub
 from conductor_rpc import names, tracing
 from conductor_rpc.call import NO_DEADLINE, Call, set_current_call
 from conductor_rpc.sampling import head_sampler
@@ -226,3 +228,17 @@ def test_off_notes_nothing():
     call = Call(f"/{METHOD}", {}, NO_DEADLINE)
     with OFF.call(call), OFF.shared_stage("a", [call]):
         assert call.stages is None
+
+
+async def test_a_stream_that_lasts_is_not_slow():
+    traced = Traced(slow_seconds=0)
+
+    async def batches():
+        yield PublishEventsRequest(tenant_id="acme")
+
+    async with serving(traced.telemetry) as running, running.channel() as channel:
+        await EventServiceStub(channel).PublishEvents(batches())
+        assert traced.spans == {}
+        async with running.stub() as stub:
+            await stub.PredictBuildDuration(request())
+    assert len(traced.calls) == 1

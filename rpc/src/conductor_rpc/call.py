@@ -80,6 +80,8 @@ class Call:
     """The tenant that a unary request is about; empty for none, and where requests are a stream."""
     code: str = "OK"
     """Name of the status code that it ended with."""
+    streams: bool = False
+    """Requests or answers are a stream, which lasts as long as its caller likes."""
     stages: list[Stage] | None = None
     """As they began, the first :data:`_MOST_STAGES` of them; None where nobody wants to know."""
     attributes: dict[str, str] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
 from conductor_rpc import errors, names, rules
 from conductor_rpc.admission import Admission
 from conductor_rpc.authentication import Authenticator
-from conductor_rpc.call import NO_DEADLINE, Call, Deadline, set_current_call
+from conductor_rpc.call import NO_DEADLINE, Call, Deadline, Stage, set_current_call
 from conductor_rpc.exceptions import DeadlineTooShort, InvalidRequest, Violation
 from conductor_rpc.items import Handler, ItemStreams
 from conductor_rpc.settings import RpcSettings
@@ -138,19 +138,19 @@ class Onion(grpc.aio.ServerInterceptor):
             return response
 
         async def stream_unary(requests: AsyncIterator[Any], context: _Context) -> Any:
-            call = admit(method, context)
+            call = admit(method, context, streams=True)
             async with onion.around(call, context, None, onion.calls):
                 response = await handler.stream_unary(_checked(call, requests), context)
             _tell_timings(call, context)
             return response
 
         async def unary_stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            async with onion.around(admit(method, context), context, request, onion.calls):
+            async with onion.around(admit(method, context, streams=True), context, request, onion.calls):
                 async for response in _responses(handler.unary_stream(request, context)):
                     yield response
 
         async def stream_stream(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
-            call = admit(method, context)
+            call = admit(method, context, streams=True)
             async with onion.around(call, context, None, onion.streams):
                 async for response in _responses(handler.stream_stream(_checked(call, requests), context)):
                     yield response
@@ -164,11 +164,12 @@ class Onion(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(unary_stream, *serializers)
         return grpc.unary_unary_rpc_method_handler(unary_unary, *serializers)
 
-    def _call(self, method: str, context: _Context) -> Call:
+    def _call(self, method: str, context: _Context, *, streams: bool = False) -> Call:
         metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
         remaining = context.time_remaining()
         deadline = NO_DEADLINE if remaining is None else Deadline.after(remaining)
-        return Call(method, metadata, deadline, stages=[] if names.SERVER_TIMING in metadata else None)
+        stages: list[Stage] | None = [] if names.SERVER_TIMING in metadata else None
+        return Call(method, metadata, deadline, streams=streams, stages=stages)
 
     def _time_limit(self, call: Call, *, streaming: bool) -> AbstractAsyncContextManager[object]:
         """gRPC itself ends a call at its caller's deadline. A unary call without one gets one; a stream may be long."""

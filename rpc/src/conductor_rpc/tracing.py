@@ -80,7 +80,7 @@ class Traces:
             return names.FAULT
         if call.fell_back:
             return names.FALLBACK
-        return names.SLOW if seconds >= self._slow_seconds else ""
+        return names.SLOW if seconds >= self._slow_seconds and not call.streams else ""
 
 
 class _Clock:
