@@ -46,12 +46,13 @@ class Caller:
 
     def profile(self, seconds: float) -> Figures:
         """Saturation, then latency at 100 a second and at half and seven tenths of what saturation gave."""
-        saturation = self.saturate(seconds)
+        found = self.brief(seconds)
+        return found | self.at_shares(found["saturation"], seconds)
+
+    def at_shares(self, saturation: Figures, seconds: float) -> Figures:
+        """Latency at half and seven tenths of what saturation gave."""
         most = saturation["throughput"]["median_per_s"]
-        found: Figures = {"saturation": saturation, "rate_100": self.at_rate(RATE_PER_S, seconds)}
-        for share in _SHARES:
-            found[f"saturation_{share:.0%}".replace("%", "_percent")] = self.at_rate(share * most, seconds)
-        return found
+        return {f"saturation_{share * 100:.0f}_percent": self.at_rate(share * most, seconds) for share in _SHARES}
 
     def brief(self, seconds: float) -> Figures:
         """Saturation, and latency at 100 a second."""

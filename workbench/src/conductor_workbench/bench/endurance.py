@@ -15,7 +15,7 @@ _ROUND_SECONDS = 20.0
 
 
 def measure_endurance(scene: Scene, say: Callable[[str], None], requests: int = REQUESTS) -> Figures:
-    """Memory of the server's process over so many predictions, as many at once as saturate it.
+    """Memory of the server's process over so many predictions, by calls and streamed by turns, as many as it can take.
 
     The first tenth warms it up: what grows after it, grows with the requests.
     """
@@ -25,7 +25,7 @@ def measure_endurance(scene: Scene, say: Callable[[str], None], requests: int = 
     with Child("conductor_workbench.bench.load", scene.logs / "load.log") as generator:
         measure = PredictionMeasurements(scene, generator, _ROUND_SECONDS, lambda _: None)
         while held[-1]["requests"] < requests:
-            found = measure.saturated()
+            found = measure.saturated(streamed=len(held) % 2 == 0)
             errors += sum(found["errors"].values())
             held.append({"requests": held[-1]["requests"] + found["latency"]["count"], **memory(server_id)})
             say(f"{held[-1]['requests']:,} of {requests:,} requests, {held[-1]['rss_mb']:.0f} MB")

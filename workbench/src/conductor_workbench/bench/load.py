@@ -48,7 +48,9 @@ class Endpoint:
     """PEM text of the authority; empty for no TLS."""
     headers: tuple[tuple[str, str], ...] = ()
     streamed: bool = False
-    """Whether the method is a stream of items: the payloads are their requests, and all go over one stream."""
+    """Whether the method is a stream of items: the payloads are their requests, and each connection has one stream."""
+    connections: int = 1
+    """Taken by turns. Processes that share a port share connections out, not calls."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -95,10 +97,11 @@ async def _measure(request: dict[str, Any]) -> Measured:
     endpoint = Endpoint.of_json(request["endpoint"])
     measured = Measured()
     async with AsyncExitStack() as stack:
-        channel = await stack.enter_async_context(_channel(endpoint))
-        call = _calls(channel, endpoint)
-        if endpoint.streamed:
-            call = await stack.enter_async_context(ItemCalls(channel, endpoint.method, endpoint.headers))
+        calls = itertools.cycle([await _open(stack, endpoint) for _ in range(endpoint.connections)])
+
+        def call(payload: bytes) -> Any:
+            return next(calls)(payload)
+
         payloads = itertools.cycle(endpoint.payloads)
         await _warm_up(call, payloads)
         began = time.perf_counter()
@@ -111,16 +114,21 @@ async def _measure(request: dict[str, Any]) -> Measured:
     return measured
 
 
-def _channel(endpoint: Endpoint) -> grpc.aio.Channel:
-    if not endpoint.root_certificates:
-        return grpc.aio.insecure_channel(endpoint.target)
-    credentials = grpc.ssl_channel_credentials(endpoint.root_certificates.encode())
-    return grpc.aio.secure_channel(endpoint.target, credentials)
-
-
-def _calls(channel: grpc.aio.Channel, endpoint: Endpoint) -> _Call:
+async def _open(stack: AsyncExitStack, endpoint: Endpoint) -> _Call:
+    """What calls the endpoint over a connection of its own."""
+    channel = await stack.enter_async_context(_channel(endpoint))
+    if endpoint.streamed:
+        return await stack.enter_async_context(ItemCalls(channel, endpoint.method, endpoint.headers))
     method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(endpoint.method)
     return lambda payload: method(payload, timeout=_TIMEOUT_SECONDS, metadata=endpoint.headers)
+
+
+def _channel(endpoint: Endpoint) -> grpc.aio.Channel:
+    options = [("grpc.use_local_subchannel_pool", 1)]  # channels to the same server would share one connection
+    if not endpoint.root_certificates:
+        return grpc.aio.insecure_channel(endpoint.target, options)
+    credentials = grpc.ssl_channel_credentials(endpoint.root_certificates.encode())
+    return grpc.aio.secure_channel(endpoint.target, credentials, options)
 
 
 async def _warm_up(call: _Call, payloads: Iterator[bytes]) -> None:

@@ -20,6 +20,8 @@ _UNARY = "/conductor.prediction.v1.PredictionService/PredictBuildDuration"
 _STREAM = "/conductor.prediction.v1.PredictionService/StreamBuildDurationPredictions"
 _BATCH = "/conductor.prediction.v1.PredictionService/BatchPredictBuildDurations"
 MANY_ROWS = 2000
+_CONNECTIONS = 8
+"""To several workers: the kernel shares them out by chance."""
 MOST_ITEMS = 128
 """Under way on one stream, as the server takes them unless told otherwise."""
 _HEALTH = "/grpc.health.v1.Health/Check"
@@ -40,6 +42,7 @@ class PredictionMeasurements:
             root_certificates=self._keys.ca_certificate.read_text(),
             headers=scene.headers(),
         )
+        self._streamed = replace(self._secure, method=_STREAM, streamed=True)
 
     def unary(self) -> Figures:
         """Unary predictions with TLS and tokens, as installed: at rates, saturated, and without explanations."""
@@ -51,12 +54,12 @@ class PredictionMeasurements:
     def streamed(self) -> Figures:
         """The same predictions as items of one stream: at rates, and saturated with as many under way and more."""
         self._say("Streamed predictions")
-        caller = self._caller(replace(self._secure, method=_STREAM, streamed=True))
+        caller = self._caller(self._streamed)
         return caller.profile(self._seconds) | {"most_items": caller.saturate(self._seconds, in_flight=MOST_ITEMS)}
 
-    def saturated(self) -> Figures:
-        """Unary predictions, as many as it can take."""
-        return self._caller(self._secure).saturate(self._seconds)
+    def saturated(self, *, streamed: bool) -> Figures:
+        """Predictions, as many as it can take, by calls or on a stream."""
+        return self._caller(self._streamed if streamed else self._secure).saturate(self._seconds)
 
     def health(self) -> Figures:
         """Health checks at 100 a second."""
@@ -70,11 +73,12 @@ class PredictionMeasurements:
         for name, count in (("with_contributions", None), ("without_contributions", 0)):
             self._say(f"Batches of {BATCH_SIZE}, {name.replace('_', ' ')}")
             payload = self._scene.batch_payload(count)
-            endpoint = replace(self._secure, method=_BATCH, payloads=(payload,))
-            figures = self._caller(endpoint).saturate(self._seconds, in_flight=1)
+            caller = self._caller(replace(self._secure, method=_BATCH, payloads=(payload,)))
+            figures = caller.saturate(self._seconds, in_flight=1)
             rows = figures["latency"]["count"] * BATCH_SIZE
             busy_seconds = figures["latency"]["mean_ms"] / 1e3 * figures["latency"]["count"]
             found[name] = figures | {"rows_per_s": significant(rows / busy_seconds), "request_bytes": len(payload)}
+            found[name] |= caller.at_shares(figures, self._seconds)
         return found
 
     def tensors(self) -> Figures:
@@ -82,18 +86,34 @@ class PredictionMeasurements:
         self._say("Raw tensors")
         found: Figures = {}
         for rows, in_flight in ((1, IN_FLIGHT), (MANY_ROWS, 1)):
-            endpoint = replace(self._secure, method=tensors.METHOD, payloads=(tensor_request(self._scene.model, rows),))
-            figures = self._caller(endpoint).saturate(self._seconds, in_flight=in_flight)
-            found[f"rows_{rows}"] = figures | {"request_bytes": len(endpoint.payloads[0])}
+            payload = tensor_request(self._scene.model, rows)
+            caller = self._caller(replace(self._secure, method=tensors.METHOD, payloads=(payload,)))
+            figures = caller.saturate(self._seconds, in_flight=in_flight)
+            found[f"rows_{rows}"] = figures | {"request_bytes": len(payload)} | caller.at_shares(figures, self._seconds)
         return found
 
     def two_workers(self) -> Figures:
-        """Unary predictions of two processes that share the port."""
-        self._say("Unary predictions, two workers")
+        """The same of two processes that share the port: predictions by calls and streamed, batches, tensors."""
         log = self._scene.logs / "two-workers.log"
         with ServerProcess(self._scene.platform.environment, log, keys=self._keys, workers=2) as server:
-            endpoint = replace(self._secure, target=server.target)
-            return Caller(self._generator, endpoint, server.pid).profile(self._seconds)
+
+            def caller(endpoint: Endpoint) -> Caller:
+                shared = replace(endpoint, target=server.target, connections=_CONNECTIONS)
+                return Caller(self._generator, shared, server.pid)
+
+            self._say("Two workers")
+            batch = replace(self._secure, method=_BATCH, payloads=(self._scene.batch_payload(None),))
+            rows = replace(self._secure, method=tensors.METHOD)
+            return caller(self._secure).profile(self._seconds) | {
+                "streamed": caller(self._streamed).saturate(self._seconds),
+                "batch": caller(batch).saturate(self._seconds, in_flight=_CONNECTIONS),
+                **{
+                    f"tensors_rows_{count}": caller(
+                        replace(rows, payloads=(tensor_request(self._scene.model, count),))
+                    ).saturate(self._seconds, in_flight=in_flight)
+                    for count, in_flight in ((1, IN_FLIGHT), (MANY_ROWS, _CONNECTIONS))
+                },
+            }
 
     def insecure(self) -> Figures:
         """Unary predictions of a server without TLS and tokens."""

@@ -166,14 +166,28 @@ def _latencies(figures: Figures) -> Table:
             f"{found['server_cpu_ms_per_request']:.2f}",
             str(sum(found["errors"].values())),
         )
-    for name, found in figures["batch"].items():
-        if isinstance(found, dict):
+    larger = {
+        f"batch of {figures['batch']['size']}, {name.replace('_', ' ')}": found
+        for name, found in figures["batch"].items()
+        if isinstance(found, dict)
+    }
+    larger |= {f"raw tensors, {name.replace('_', ' ')}": found for name, found in figures["tensors"].items()}
+    for name, found in larger.items():
+        table.add_row(
+            f"{name}, saturated",
+            f"{found['throughput']['median_per_s']:.0f}",
+            *(f"{found['latency'][key]:.1f}" for key in _PERCENTILES),
+            f"{found['server_cpu_ms_per_request']:.1f}",
+            str(sum(found["errors"].values())),
+        )
+        for share in ("50", "70"):
+            part = found[f"saturation_{share}_percent"]
             table.add_row(
-                f"batch of {figures['batch']['size']}, {name.replace('_', ' ')}",
-                f"{found['throughput']['median_per_s']:.0f}",
-                *(f"{found['latency'][key]:.1f}" for key in _PERCENTILES),
-                f"{found['server_cpu_ms_per_request']:.1f}",
-                str(sum(found["errors"].values())),
+                f"  at 0.{share[0]} of that",
+                f"{part['rate_per_s']:.0f}",
+                *(f"{part['latency'][key]:.1f}" for key in _PERCENTILES),
+                f"{part['server_cpu_ms_per_request']:.1f}",
+                str(sum(part["errors"].values())),
             )
     return table
 
@@ -189,8 +203,13 @@ def _throughputs(figures: Figures) -> Table:
         "  by two workers": (figures["two_workers"]["saturation"], echo),
         "streamed": (figures["streamed"]["saturation"], echo),
         f"  with {figures['streamed']['most_items']['in_flight']} under way": (figures["streamed"]["most_items"], echo),
+        "  by two workers, streamed": (figures["two_workers"]["streamed"], echo),
         "raw tensors, a row": (figures["tensors"]["rows_1"], echo),
+        "  by two workers, a row": (figures["two_workers"]["tensors_rows_1"], echo),
         "raw tensors, 2,000 rows": (figures["tensors"]["rows_2000"], echo),
+        "  by two workers, 2,000 rows": (figures["two_workers"]["tensors_rows_2000"], echo),
+        "batch of 256 with contributions": (figures["batch"]["with_contributions"], echo),
+        "  by two workers, batch": (figures["two_workers"]["batch"], echo),
         "empty echo, TLS": (echo, echo),
         "empty echo, no TLS": (echo_insecure, echo_insecure),
     }
