@@ -69,7 +69,7 @@ class _Results:
 
     def check(self, value: Sequence[TestResult], path: str) -> Sequence[Violation]:
         """Violations of the list and of its items."""
-        return () if self._all_hold(value) else Many(self.maximum, Nested()).check(value, path)
+        return () if self._all_hold(list(value)) else Many(self.maximum, Nested()).check(value, path)
 
     def _all_hold(self, results: Sequence[TestResult]) -> bool:
         tests = [result.test_id for result in results]

@@ -234,11 +234,14 @@ def _compute(connection: Connection[Any], definition: Definition, moments: Momen
 
 
 def _write(connection: Connection[Any], view: View, moments: Moments, rows: Rows, became_known: Microseconds) -> None:
-    keys = zip(*(moments.entities[entity] for entity in moments.entity), strict=True)
+    keys = zip(*moments.entities, strict=True)
     missing = np.isnan(rows)
     batch = pa.record_batch(
         {
-            **{name: pa.array(values, staging.TEXT) for name, values in zip(view.entity, keys, strict=True)},
+            **{
+                name: pa.array(values, staging.TEXT).take(moments.entity)
+                for name, values in zip(view.entity, keys, strict=True)
+            },
             "event_timestamp": pa.array(moments.at, staging.BIG_INTEGER).cast(staging.TIME),
             "created": pa.array(became_known, staging.BIG_INTEGER).cast(staging.TIME),
             **{

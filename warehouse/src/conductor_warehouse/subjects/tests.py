@@ -12,7 +12,7 @@ from psycopg import Connection, sql
 
 from conductor.events.v1.test_pb2 import TestCompleted, TestOutcome
 from conductor_warehouse import partitions
-from conductor_warehouse.events import TEST_COMPLETED, Event, to_datetime, to_seconds
+from conductor_warehouse.events import TEST_COMPLETED, Event, to_datetime
 from conductor_warehouse.features.moments import Entity, Touched
 from conductor_warehouse.staging import FLOAT, INTEGER, TEXT, TEXTS, TIME, batch_of, stage
 from conductor_warehouse.subjects.upsert import Key, latest, read, upsert, views_of
@@ -106,18 +106,18 @@ def _row(data: TestCompleted) -> tuple[Any, ...]:
         to_datetime(data.completed_time),
         list(data.changed_paths),
         len(data.results),
-        sum(result.outcome in _FAILED for result in data.results),
+        [result.outcome in _FAILED for result in data.results].count(True),
     )
 
 
 def _run(data: TestCompleted) -> _Run:
-    failed = dict.fromkeys(result.test_id for result in data.results if result.outcome in _FAILED)
+    results = list(data.results)
     return _Run(
         data.repository,
         to_datetime(data.completed_time),
         data.changed_paths,
-        list(dict.fromkeys(result.test_id for result in data.results)),
-        list(failed),
+        list(dict.fromkeys([result.test_id for result in results])),
+        list(dict.fromkeys([result.test_id for result in results if result.outcome in _FAILED])),
     )
 
 
@@ -125,17 +125,18 @@ def _entities(keys: Iterable[str], tenant_id: str, run: _Run) -> Iterator[tuple[
     """By view: the entities that a run tells of."""
     for view in _VIEWS:
         if view.key in keys:
-            names = _NAMES[view.entity](run)
-            yield view.key, [(tenant_id, run.repository, *name) for name in names]
+            yield view.key, _OF_RUN[view.entity](tenant_id, run)
 
 
 _VIEWS = views_of(TEST_COMPLETED)
-_NAMES: Mapping[tuple[str, ...], Callable[[_Run], Iterable[tuple[str, ...]]]] = {
-    ("tenant_id", "repository", "test_id"): lambda run: ((test,) for test in run.tests),
-    ("tenant_id", "repository", "path"): lambda run: ((path,) for path in dict.fromkeys(run.changed_paths)),
-    ("tenant_id", "repository", "test_id", "path"): lambda run: (
-        (test, path) for test in run.failed_tests for path in dict.fromkeys(run.changed_paths)
-    ),
+_OF_RUN: Mapping[tuple[str, ...], Callable[[str, _Run], list[Entity]]] = {
+    ("tenant_id", "repository", "test_id"): lambda tenant, run: [(tenant, run.repository, test) for test in run.tests],
+    ("tenant_id", "repository", "path"): lambda tenant, run: [
+        (tenant, run.repository, path) for path in dict.fromkeys(run.changed_paths)
+    ],
+    ("tenant_id", "repository", "test_id", "path"): lambda tenant, run: [
+        (tenant, run.repository, test, path) for test in run.failed_tests for path in dict.fromkeys(run.changed_paths)
+    ],
 }
 """By the view's join keys, so that a view's next version is fed as well."""
 
@@ -191,7 +192,7 @@ def _insert_results(connection: Connection[Any], runs: Mapping[Key, TestComplete
 
 
 def _results(tenant_id: str, data: TestCompleted) -> pa.RecordBatch:
-    results = data.results
+    results = list(data.results)
     count = len(results)
 
     def same(value: Any, kind: pa.DataType) -> pa.Array:
@@ -207,7 +208,11 @@ def _results(tenant_id: str, data: TestCompleted) -> pa.RecordBatch:
             "test_id": pa.array([result.test_id for result in results], TEXT),
             "outcome": pa.array([_OUTCOMES[result.outcome] for result in results], TEXT),
             "duration": pa.array(
-                [to_seconds(result.duration) if result.HasField("duration") else None for result in results], FLOAT
+                [
+                    (span := result.duration).seconds + span.nanos / 1e9 if result.HasField("duration") else None
+                    for result in results
+                ],
+                FLOAT,
             ),
             "failure_message": pa.array([result.failure_message or None for result in results], TEXT),
         }
