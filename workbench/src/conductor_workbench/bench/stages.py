@@ -1,4 +1,4 @@
-"""Processor time of a batch by stage: the server's own code in this process, without gRPC."""
+"""Processor time of predictions by stage: the server's own code in this process, without gRPC and credentials."""
 
 from __future__ import annotations
 
@@ -43,19 +43,24 @@ DECODE, RULES, QUESTIONS, READ, RUN, PREDICT, ANSWERS, ENCODE = STAGES = (
     "answers",
     "encode",
 )
+SIZES = (1, 32, BATCH_SIZE)
 _READ_SECONDS = 1.0
 _LEAST_ROUNDS = 5
 
 
 def measure_stages(scene: Scene, seconds: float) -> Figures:
-    """Microseconds of processor time by row of a batch of builds that all differ."""
-    found: Figures = {"size": BATCH_SIZE}
-    for name, count in (("with_contributions", None), ("without_contributions", 0)):
-        found[name] = asyncio.run(_measure(scene, _all_different(scene.batch_payload(count)), seconds))
-    return found
+    """Microseconds of processor time for each of several builds that all differ, answered together."""
+    return {
+        name: {
+            f"together_{size}": asyncio.run(_measure(scene, _all_different(scene.batch_payload(count), size), seconds))
+            for size in SIZES
+        }
+        for name, count in (("with_contributions", None), ("without_contributions", 0))
+    }
 
 
 async def _measure(scene: Scene, payload: bytes, seconds: float) -> Figures:
+    size = len(BatchPredictBuildDurationsRequest.FromString(payload).requests)
     rounds: list[dict[str, float]] = []
     async with OnlineReader(scene.platform.redis_url, _READ_SECONDS) as reader:
         clock = _Clock()
@@ -68,7 +73,7 @@ async def _measure(scene: Scene, payload: bytes, seconds: float) -> Figures:
             clock.spent.clear()
             await _answer(predictor, scene.tenant_id, payload, clock)
             rounds.append(dict(clock.spent))
-    by_stage = {stage: float(np.median([spent[stage] for spent in rounds])) / BATCH_SIZE * 1e6 for stage in STAGES}
+    by_stage = {stage: float(np.median([spent[stage] for spent in rounds])) / size * 1e6 for stage in STAGES}
     return {f"{stage}_us": significant(value) for stage, value in by_stage.items()} | {
         "sum_us": significant(sum(by_stage.values())),
         "rounds": len(rounds),
@@ -96,9 +101,10 @@ async def _answer(predictor: BuildDurationPredictor, tenant_id: str, payload: by
         response.SerializeToString()
 
 
-def _all_different(payload: bytes) -> bytes:
-    """The batch with every build's change unlike the others'; equal ones are run once, and would flatter."""
+def _all_different(payload: bytes, size: int) -> bytes:
+    """So many of a batch, every build's change unlike the others'; equal ones are run once, and would flatter."""
     batch = BatchPredictBuildDurationsRequest.FromString(payload)
+    del batch.requests[size:]
     for number, request in enumerate(batch.requests):
         request.build.change.added_line_count += 1000 * number
     return batch.SerializeToString()

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conductor_workbench.bench.figures import Figures
+from conductor_workbench.bench.stages import STAGES
 from conductor_workbench.bench.thirty_fields import ENTITY_COUNTS
 
 _PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
@@ -60,11 +61,14 @@ def _print_serving(figures: Figures, console: Console) -> None:
 
 
 def _stages(figures: Figures) -> Table:
-    table = _table(f"CPU of a batch of {figures['size']}, µs by row", "", "with contributions", "without")
-    explained, plain = figures["with_contributions"], figures["without_contributions"]
-    for key in [key for key in plain if key.endswith("_us")]:
-        name = key.removesuffix("_us").replace("_", " ")
-        table.add_row(name, f"{explained[key]:.1f}", f"{plain[key]:.1f}")
+    found = {
+        f"{name.split('_')[0]}, {size.split('_')[1]}": of_size
+        for name, sizes in figures.items()
+        for size, of_size in sizes.items()
+    }
+    table = _table("Processor time of a prediction by stage, µs: contributions, how many together", "", *found)
+    for stage in (*STAGES, "sum"):
+        table.add_row(stage.replace("_", " "), *(f"{of_size[f'{stage}_us']:.1f}" for of_size in found.values()))
     return table
 
 
