@@ -1,15 +1,14 @@
-"""Processes that ingest made-up events at once, and what it cost them on the way."""
+"""Processes that ingest made-up events at once."""
 
 from __future__ import annotations
 
 import multiprocessing
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.synchronize import Barrier
 from typing import Any, NamedTuple
 
-import psutil
 import psycopg
 
 from conductor_warehouse.bulk import ingest_many
@@ -30,8 +29,6 @@ class Mark(NamedTuple):
     events: int
     seconds: float
     """Since all began."""
-    cpu_seconds: float
-    """Of the worker and of its database connection's process."""
 
 
 def ingest_at_once(
@@ -87,19 +84,13 @@ def _work(url: str, events_of: EventsOf, worker: int, count: int, barrier: Barri
     with psycopg.connect(url, autocommit=True) as connection:
         # Imports and first plans are not what is measured.
         ingest(connection, events_of(worker + 100, 2))
-        own = (psutil.Process(), psutil.Process(connection.info.backend_pid))
         barrier.wait(timeout=_START_SECONDS)
-        begin, cpu_begin = time.perf_counter(), _cpu_seconds(own)
-        marks = [Mark(0, 0.0, 0.0)]
+        begin = time.perf_counter()
+        marks = [Mark(0, 0.0)]
 
         def mark(received: int) -> None:
-            marks.append(Mark(received, time.perf_counter() - begin, _cpu_seconds(own) - cpu_begin))
+            marks.append(Mark(received, time.perf_counter() - begin))
             so_far[worker] = received
 
         ingest_many(connection, events, progress=lambda result: mark(result.received))
     results.put(marks)
-
-
-def _cpu_seconds(processes: Sequence[psutil.Process]) -> float:
-    used = [process.cpu_times() for process in processes]
-    return sum(times.user + times.system for times in used)
