@@ -48,7 +48,7 @@ def measure_curve(directory: Path, say: Callable[[str], None], count: int) -> Fi
         # How far the events of each worker have been taken in; the first one's go on by turns at each point.
         begins = [0] * _WORKERS
         for place in _places(count):
-            share = (place - sum(begins)) // _WORKERS
+            share = (place - sum(begins)) // (2 * _WORKERS) * 2  # both events of a build
             events_of = partial(_events_from, tuple(begins))
             seconds, _ = ingest_at_once(url, events_of, share * _WORKERS, _WORKERS, progress=_told(say, begins, place))
             begins = [begin + share for begin in begins]
@@ -80,7 +80,7 @@ def measure_curve(directory: Path, say: Callable[[str], None], count: int) -> Fi
 def _events_from(begins: tuple[int, ...], worker: int, count: int) -> Iterator[bytes]:
     """A worker's next events. Those that warm a worker up are of a worker of their own."""
     begin = begins[worker] if worker < len(begins) else 0
-    return itertools.islice(build_events(worker, 2 * (begin + count) + _FIRST), begin, begin + count)
+    return build_events(worker, count, begin)
 
 
 def _told(say: Callable[[str], None], begins: Sequence[int], place: int) -> Callable[[int], None]:

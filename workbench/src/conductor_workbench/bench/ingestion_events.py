@@ -34,16 +34,21 @@ def stamp(at: datetime) -> str:
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def build_events(worker: int, count: int) -> Iterator[bytes]:
+def build_events(worker: int, count: int, begin: int = 0) -> Iterator[bytes]:
     """An even number of events, two of each build, in the order of their time.
 
-    Four tenants of 30 pipelines and 90 branches each.
+    Four tenants of 30 pipelines and 90 branches each, a build every ten seconds on average.
+
+    Args:
+        worker: each has tenants of its own.
+        count: of the events.
+        begin: how many came before; so a long history can be made in pieces, each at once.
     """
-    chance = random.Random(worker)  # noqa: S311 - made-up events
-    now = START
+    chance = random.Random(f"{worker} from {begin}")  # noqa: S311 - made-up events
     running: list[tuple[datetime, bytes]] = []
-    for number in range(-(-count // 2)):
-        now += timedelta(seconds=chance.choice([3, 7, 20]))
+    first = begin // 2
+    for number in range(first, first + -(-count // 2)):
+        now = START + timedelta(seconds=10 * number + chance.randrange(10))
         took = round(chance.lognormvariate(5, 1), 3)
         place = {
             "repository": f"repository-{chance.randrange(10)}",
