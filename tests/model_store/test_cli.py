@@ -88,13 +88,15 @@ def test_a_key_pair_signs_and_verify_tells_by_whom(run, store, root, make_model,
     # Nobody signed, and nobody asks for it.
     told = run("verify", "-o", "json")
     assert (told.exit_code, "not checked" in told.stderr) == (0, True)
-    assert {row["signed_by"] for row in json.loads(told.stdout)} == {"unsigned", None}
+    assert {row["signed_by"] for row in json.loads(told.stdout)} == {"unsigned"}
 
     monkeypatch.setenv("CONDUCTOR_MODEL_TRUSTED_KEYS", pair["public_key"])
     told = run("verify", "-o", "json")
     assert told.exit_code == 1
     assert sum("is not signed" in row["problem"] for row in json.loads(told.stdout)) == 4, "two versions, two pointers"
     refused = run("show", "build-duration")
+    assert (refused.exit_code, "nothing on channel" in refused.stderr) == (1, True)
+    refused = run("show", "build-duration", first.version)
     assert (refused.exit_code, "is not signed" in refused.stderr) == (1, True)
     assert "is not signed" in run("promote", "build-duration", first.version, "--channel", "challenger").stderr
     without_key = run("sign", "--all")
@@ -102,9 +104,13 @@ def test_a_key_pair_signs_and_verify_tells_by_whom(run, store, root, make_model,
 
     monkeypatch.setenv("CONDUCTOR_MODEL_SIGNING_KEY", pair["private_key"])
     assert run("sign", "build-duration", first.version).exit_code == 0
+    assert run("sign-channels", "build-duration").exit_code == 0
     assert run("show", "build-duration").exit_code == 0
     assert run("show", "build-duration", "--tenant", "acme").exit_code == 1
     signed = run("sign", "--all", "-o", "json")
+    assert (signed.exit_code, {row["signed_by"] for row in json.loads(signed.stdout)}) == (0, {pair["key_id"][:16]})
+    assert run("verify").exit_code == 1
+    signed = run("sign-channels", "--all", "-o", "json")
     assert (signed.exit_code, {row["signed_by"] for row in json.loads(signed.stdout)}) == (0, {pair["key_id"][:16]})
     assert run("verify").exit_code == 0
     shown = json.loads(run("show", "build-duration", second.version, "--tenant", "acme", "-o", "json").stdout)
