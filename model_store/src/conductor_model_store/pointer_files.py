@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from conductor_model_store.changes import ChangeJournal
@@ -33,8 +33,17 @@ OnRefused = Callable[[str, ModelStoreError], None]
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A pointer that was read, and what it was checked by."""
+
+    keys: object
+    content: bytes
+    pointer: Pointer
+
+
 class PointerFiles:
-    """Reads and creates pointers. Each is read once; safe to use from several threads at once."""
+    """Reads and creates pointers. Each is checked once; safe to use from several threads at once."""
 
     def __init__(
         self,
@@ -45,7 +54,7 @@ class PointerFiles:
     ) -> None:
         self._objects, self._trust, self._on_refused = objects, trust, on_refused
         self._journal = ChangeJournal(objects)
-        self._read: dict[str, tuple[object, Pointer]] = {}
+        self._read: dict[str, _Read] = {}
         self._told: dict[str, str] = {}
         self.memory = memory if trust is not None and trust.mover_keys is not None else None
         """The latest moves that were seen."""
@@ -54,14 +63,20 @@ class PointerFiles:
         """The pointer under a key; None, and a line in the log, for one that can't be read or is not trusted."""
         keys = self._keys
         known = self._read.get(key)
-        if known is not None and known[0] is keys:
-            return known[1]
+        if known is not None and keys is None:
+            return known.pointer
+        # Where moves are signed, whoever can't sign may still put another signed file there: it is read each time.
+        content = self._objects.get(key)
+        if content is None:
+            return None
+        if known is not None and known.keys is keys and known.content == content:
+            return known.pointer
         try:
-            pointer = _checked(key, self._objects.get(key) or b"", keys)
+            pointer = _checked(key, content, keys)
         except (CorruptModel, UntrustedPointer) as error:
             self._refuse(key, error)
             return None
-        self._read[key] = (keys, pointer)
+        self._read[key] = _Read(keys, content, pointer)
         return pointer
 
     def check(self, key: str) -> Pointer:
@@ -116,7 +131,8 @@ class PointerFiles:
     def scope_of(self, key: str, parsed: ScopeKey) -> ModelScope | None:
         """The scope of a pointer's key; None where it is nobody's. A long name stands in the file only."""
         if parsed.tenant_id is None:
-            pointer = self.read(key)
+            known = self._read.get(key)
+            pointer = known.pointer if known is not None else self.read(key)
             return pointer.scope if pointer else None
         try:
             scope = ModelScope(parsed.predictor, parsed.tenant_id)

@@ -91,8 +91,13 @@ class PointerWatch:
             found[place] = max(generation, found.get(place, 0))
         for pointer in self._files.memory.pointers() if self._files.memory else ():
             found.setdefault((pointer.scope, pointer.channel), pointer.generation)  # somebody took all of it away
-        moved = [place for place, generation in found.items() if self._generations.get(place) != generation]
-        # What could not be read may have been mended.
+        # What could not be read may have been mended, or signed.
+        unread = {place for place, pointer in self._resolved.items() if pointer is None}
+        moved = [
+            place
+            for place, generation in found.items()
+            if self._generations.get(place) != generation or place in unread
+        ]
         self._resolved = {
             place: pointer
             for place, pointer in self._resolved.items()
