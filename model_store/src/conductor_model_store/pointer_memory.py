@@ -35,6 +35,7 @@ class PointerMemory:
             self._database = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=5.0)
             with self._database:
                 self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the latest moves, no more
                 self._database.execute(_SCHEMA)
 
     def recall(self, scope: ModelScope, channel: str) -> tuple[str, bytes] | None:

@@ -16,9 +16,9 @@ from conductor_training.lake_frame import build_frame_from_lake
 from conductor_warehouse.lake import Lake, LakeVersion
 
 Progress = Callable[[str], None]
-_ACTOR = "conductor train"
 GLOBAL = ""
 """The tenant of the global model."""
+_ACTOR = "conductor train"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """`conductor models`: what the model store holds, and which version of it serves."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,10 @@ from conductor_model_store.cli.options import (
     opened,
     trusted_keys_are_set,
 )
+
+if TYPE_CHECKING:
+    from conductor_model_store.records import Pointer
+    from conductor_model_store.store import ModelStore
 
 commands = typer.Typer(no_args_is_help=True, help="List, check and choose models.")
 
@@ -159,7 +163,7 @@ def rollback_model(
     """
     with opened(store) as models:
         pointer = models.rollback(predictor, tenant, channel, actor=actor(), detail=reason)
-        print_record(_moved(pointer.scope.resource_name, channel, pointer.version, pointer.generation), output)
+        print_record(_moved(models, pointer), output)
 
 
 @commands.command("promote")
@@ -188,7 +192,7 @@ def promote_model(
     """
     with opened(store) as models:
         pointer = models.promote(predictor, tenant, version, channel, weight, actor=actor(), detail=reason)
-        print_record(_moved(pointer.scope.resource_name, channel, pointer.version, pointer.generation), output)
+        print_record(_moved(models, pointer), output)
 
 
 @commands.command("diff")
@@ -243,11 +247,17 @@ def withdraw_channel(
     """
     with opened(store) as models:
         pointer = models.withdraw(predictor, tenant, channel, reason, actor=actor())
-        print_record(_moved(pointer.scope.resource_name, channel, pointer.version, pointer.generation), output)
+        print_record(_moved(models, pointer), output)
 
 
-def _moved(model: str, channel: str, version: str, generation: int) -> dict[str, object]:
-    return {"model": model, "channel": channel, "version": version, "generation": generation}
+def _moved(models: "ModelStore", pointer: "Pointer") -> dict[str, object]:
+    return {
+        "model": pointer.scope.resource_name,
+        "channel": pointer.channel,
+        "version": pointer.version,
+        "generation": pointer.generation,
+        "signed_by": models.moved_by(pointer.scope.pointer_key(pointer.channel, pointer.generation)),
+    }
 
 
 for _name, _command in signing.COMMANDS.items():

@@ -67,7 +67,7 @@ def generate_keys(
     algorithm: Annotated[str, typer.Option("--algorithm", help="ed25519 or ecdsa-p256.")] = "ed25519",
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Make a key pair to sign models with: NAME.key, for your eyes only, and NAME.pem, for servers. Overwrites nothing.
+    """Make a key pair to sign with: NAME.key, for your eyes only, and NAME.pem, for servers. Overwrites nothing.
 
     Example: conductor models keygen --out keys
     """
@@ -85,7 +85,9 @@ def generate_keys(
     if output is OutputFormat.TABLE:
         typer.echo(
             f"\nTo sign:   export CONDUCTOR_MODEL_SIGNING_KEY={pair.private_key}\n"
-            f"To serve:  export CONDUCTOR_MODEL_TRUSTED_KEYS={pair.public_key}"
+            f"To serve:  export CONDUCTOR_MODEL_TRUSTED_KEYS={pair.public_key}\n"
+            "The same key moves channels, unless CONDUCTOR_MODEL_OPERATOR_KEY and "
+            "CONDUCTOR_MODEL_TRUSTED_OPERATOR_KEYS name another pair."
         )
 
 
