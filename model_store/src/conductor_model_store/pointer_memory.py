@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,11 +40,7 @@ class PointerMemory:
 
     def recall(self, scope: ModelScope, channel: str) -> tuple[str, bytes] | None:
         """Key and content of the latest pointer of a channel that was kept; None if none was."""
-        directory = scope.channel_directory(channel)
-        statement = "SELECT generation, content FROM seen WHERE store = ? AND channel = ?"
-        with self._lock, _translated(self._path):
-            row = self._database.execute(statement, (self._store, directory)).fetchone()
-        return None if row is None else (scope.pointer_key(channel, row[0]), row[1])
+        return self._row(scope.channel_directory(channel))
 
     def keep(self, pointer: Pointer) -> None:
         """Remember a pointer, unless a later one of its channel is known."""
@@ -59,16 +55,19 @@ class PointerMemory:
         with self._lock, _translated(self._path), self._database:
             self._database.execute(statement, (self._store, scope.channel_directory(channel)))
 
-    def pointers(self) -> list[Pointer]:
-        """Every pointer that is kept."""
-        statement = "SELECT channel, generation, content FROM seen WHERE store = ?"
+    def pointers(self, besides: Collection[str]) -> list[Pointer]:
+        """Those that are kept of other channels than ``besides``, which are told by their directories."""
+        statement = "SELECT channel FROM seen WHERE store = ?"
         with self._lock, _translated(self._path):
             rows = self._database.execute(statement, (self._store,)).fetchall()
-        return [
-            pointer
-            for directory, generation, content in rows
-            if (pointer := _read(f"{directory}/{generation:020d}.json", content))
-        ]
+        kept = (self._row(directory) for (directory,) in rows if directory not in besides)
+        return [pointer for row in kept if row is not None and (pointer := _read(*row))]
+
+    def _row(self, directory: str) -> tuple[str, bytes] | None:
+        statement = "SELECT generation, content FROM seen WHERE store = ? AND channel = ?"
+        with self._lock, _translated(self._path):
+            row = self._database.execute(statement, (self._store, directory)).fetchone()
+        return None if row is None else (f"{directory}/{row[0]:020d}.json", row[1])
 
 
 def _read(key: str, content: bytes) -> Pointer | None:

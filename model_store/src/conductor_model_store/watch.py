@@ -89,8 +89,10 @@ class PointerWatch:
         found: dict[Place, int] = {}
         for place, generation in self._listing():
             found[place] = max(generation, found.get(place, 0))
-        for pointer in self._files.memory.pointers() if self._files.memory else ():
-            found.setdefault((pointer.scope, pointer.channel), pointer.generation)  # somebody took all of it away
+        if self._files.memory is not None:  # somebody may have taken all of a channel away
+            there = {scope.channel_directory(channel) for scope, channel in found}
+            for pointer in self._files.memory.pointers(besides=there):
+                found[pointer.scope, pointer.channel] = pointer.generation
         # What could not be read may have been mended, or signed.
         unread = {place for place, pointer in self._resolved.items() if pointer is None}
         moved = [
