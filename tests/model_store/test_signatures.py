@@ -150,7 +150,7 @@ EDITED = ModelStore(ObstoreObjects("memory:///"), trust=trust())
 """One store for all edits: it is mended after each."""
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 @pytest.mark.parametrize("which", ["manifest", "graph", "signature"])
 def test_no_edited_byte_loads(which, data):

@@ -1,55 +1,43 @@
-"""The lake: it holds what the warehouse holds, whatever happens to exports, and tells when it does not any more.
+"""The lake holds what the warehouse holds, whatever comes late, goes or is corrected.
 
 What stands for S3 here is moto, a server that imitates its interface on this machine: no request goes to S3 itself.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
-from itertools import count
-from pathlib import Path
+from datetime import UTC, date, datetime
 from typing import Any
 
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from conductor_client._command_group import app
-from conductor_storage import Objects, StoredObject
 from conductor_warehouse import retention
 from conductor_warehouse.ingestion import ingest
-from conductor_warehouse.lake import Lake, LakeCorrupt, LakeMoved, LakeVersion, VersionNotFound, layout
-from conductor_warehouse.lake.export import ExportResult, export
-from conductor_warehouse.lake.source import Source
+from conductor_warehouse.lake import Lake, layout
+from conductor_warehouse.lake.export import export
 from conductor_warehouse.lake.vacuum import vacuum
-from conductor_warehouse.lake.verification import verify
-from warehouse.catalogue import TENANTS, random_events
+from warehouse.catalogue import TENANTS
 from warehouse.histories import START, Build, completed_event, events_of, queued_event
-from warehouse.variants import variant, variant_warehouse  # noqa: F401
-
-DAY = timedelta(days=1)
-HOUR = timedelta(hours=1)
-EVENTS = random_events(11, 110)
-SMALL = events_of(
-    [
-        Build(f"b{n}", START + n * 20 * HOUR, START + n * 20 * HOUR + HOUR, duration=60.0 + n, tenant=TENANTS[n % 2])
-        for n in range(4)
-    ]
+from warehouse.lakes import (
+    DAY,
+    EVENTS,
+    HOUR,
+    LATE,
+    SMALL,
+    assert_holds_the_warehouse,
+    data_keys,
+    days,
+    parts,
+    problems,
+    url_of,
 )
-LATE = Build("late", START + 2 * HOUR, START + 3 * HOUR, duration=50.0)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake.open(tmp_path / "lake")
+from warehouse.variants import variant, variant_warehouse  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -71,111 +59,6 @@ def s3_lake(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(f"AWS_{name}", {"ENDPOINT_URL": moto_endpoint, "REGION": "us-east-1"}.get(name, "test"))
     urllib.request.urlopen(urllib.request.Request(f"{moto_endpoint}/history", method="PUT")).close()  # noqa: S310
     return "s3://history/conductor"
-
-
-def url_of(connection: psycopg.Connection[Any]) -> str:
-    return connection.info.dsn
-
-
-def problems(lake: Lake, versions: list[str] | None = None) -> dict[str, str]:
-    return {finding.subject: finding.problem for finding in verify(lake, versions) if finding.problem}
-
-
-def parts(version: LakeVersion) -> set[tuple[str, str]]:
-    return {(entry.table, entry.tenant_id) for entry in version.entries}
-
-
-def days(lake: Lake, table: str, tenant: str = "acme") -> dict[date, list[str]]:
-    """Digests of a part's files by day."""
-    entry = lake.version()[1].entry(table, tenant)
-    found: dict[date, list[str]] = {}
-    for file in lake.files(entry).files if entry else ():
-        found.setdefault(file.day, []).append(file.digest)
-    return found
-
-
-def data_keys(lake: Lake) -> set[str]:
-    return {entry.key for entry in lake.objects.list("") if layout.is_data_key(entry.key)}
-
-
-def assert_holds_the_warehouse(lake: Lake, connection: psycopg.Connection[Any]) -> int:
-    """Every row of every table stands in its tenant's files and nowhere else; returns how many rows."""
-    version = lake.version()[1]
-    seen, rows = set(), 0
-    with Source(url_of(connection)) as source:
-        for table in source.tables():
-            names = source.schema(table).names
-            statement = (
-                f"SELECT {', '.join(names)} FROM {table.source} WHERE tenant_id = %s AND {table.time} IS NOT NULL"  # noqa: S608
-            )
-            for tenant in source.tenants(table):
-                expected = connection.execute(statement.encode(), (tenant,)).fetchall()
-                found = lake.read(version, table.name, tenant, names).to_pylist()
-                assert sorted(map(repr, ([*map(_plain, row)] for row in expected))) == sorted(
-                    map(repr, ([*map(_plain, row.values())] for row in found))
-                ), (table.name, tenant)
-                seen.add((table.name, tenant))
-                rows += len(found)
-    assert parts(version) == seen
-    return rows
-
-
-def _plain(value: object) -> object:
-    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
-
-
-class Wrapped:
-    """Objects that tell of every write before it is done."""
-
-    def __init__(self, objects: Objects, before: Callable[[str], None]) -> None:
-        self._objects, self._before = objects, before
-
-    def get(self, key: str) -> bytes | None:
-        return self._objects.get(key)
-
-    def size(self, key: str) -> int | None:
-        return self._objects.size(key)
-
-    def list(self, prefix: str) -> list[StoredObject]:
-        return self._objects.list(prefix)
-
-    def put(self, key: str, content: bytes) -> None:
-        self._before(key)
-        self._objects.put(key, content)
-
-    def put_if_absent(self, key: str, content: bytes) -> bool:
-        self._before(key)
-        return self._objects.put_if_absent(key, content)
-
-    def delete(self, key: str) -> None:
-        self._before(key)
-        self._objects.delete(key)
-
-
-def copy_of(lake: Lake) -> Lake:
-    """The same lake, in memory."""
-    copy = Lake.open("memory:///")
-    for entry in lake.objects.list(""):
-        copy.objects.put(entry.key, lake.objects.get(entry.key) or b"")
-    return copy
-
-
-class Killed(Exception):
-    """Stands for the process's end: no later write is done either."""
-
-
-def killed_at(lake: Lake, number: int) -> tuple[Lake, list[str]]:
-    """The lake for a process that dies before its write of that number, and the writes that it tried."""
-    tried: list[str] = []
-    lock = threading.Lock()
-
-    def before(key: str) -> None:
-        with lock:
-            tried.append(key)
-            if len(tried) > number:
-                raise Killed
-
-    return Lake(Wrapped(lake.objects, before)), tried
 
 
 def assert_many_exports_are_one(
@@ -246,201 +129,6 @@ def test_a_late_event_rewrites_only_its_days(warehouse: psycopg.Connection, lake
         assert days(lake, table, "globex") == before[table, "globex"]
         files += len(changed)
     assert 5 < files == result.files < 40
-
-
-def test_an_export_killed_at_any_step_leaves_the_lake_readable_and_the_next_completes_it(
-    warehouse: psycopg.Connection,
-) -> None:
-    url = url_of(warehouse)
-    ingest(warehouse, SMALL)
-    base = Lake.open("memory:///")
-    old = export(base, url).version
-    ingest(warehouse, [queued_event(LATE)])
-    whole = Lake.open("memory:///")
-    new = export(whole, url)
-    resumed = 0
-    for number in count():
-        lake = copy_of(base)
-        dying, tried = killed_at(lake, number)
-        try:
-            export(dying, url, checkpoint_seconds=0)
-        except Killed:
-            # Until the pointer has moved the old version is in force, then the new one; nothing in between.
-            moved = layout.PROGRESS in tried and layout.generation_key(2) in tried[:-1]
-            assert lake.version()[0] == (new.version if moved else old)
-            assert not problems(lake)
-        else:
-            break
-        result = export(lake, url)
-        assert (result.version, result.generation, result.unchanged) == (new.version, 2, moved)
-        resumed += result.resumed
-        assert not problems(lake, lake.versions())
-        # What the killed export left behind, and the old version, go; what is needed stays.
-        vacuum(lake, HOUR, now=datetime.now(UTC) + 2 * HOUR)
-        assert data_keys(lake) == data_keys(whole)
-        assert lake.versions() == [new.version]
-    assert number == len(tried) > 10
-    assert resumed > number  # killed exports are gone on with, not begun anew
-
-
-def test_an_export_into_nothing_killed_at_any_step(warehouse: psycopg.Connection) -> None:
-    url = url_of(warehouse)
-    ingest(warehouse, SMALL)
-    expected = export(Lake.open("memory:///"), url).version
-    for number in count(0, 16):
-        lake = Lake.open("memory:///")
-        dying, tried = killed_at(lake, number)
-        try:
-            export(dying, url, checkpoint_seconds=0)
-        except Killed:
-            if layout.generation_key(1) not in tried[:-1]:
-                with pytest.raises(VersionNotFound, match="conductor lake export"):
-                    lake.version()
-        else:
-            break
-        ingest(warehouse, SMALL)  # nothing new
-        assert export(lake, url).version == expected
-        assert not problems(lake)
-    assert number > 20
-
-
-def test_what_was_committed_after_a_killed_export_is_not_missed_when_it_is_gone_on_with(
-    warehouse: psycopg.Connection, lake: Lake
-) -> None:
-    url = url_of(warehouse)
-    ingest(warehouse, SMALL[:4])
-    dying, tried = killed_at(lake, 12)
-    with pytest.raises(Killed):
-        export(dying, url, checkpoint_seconds=0)
-    assert layout.PROGRESS in tried
-    ingest(warehouse, [*SMALL[4:], queued_event(LATE), completed_event(LATE)])
-    result = export(lake, url)
-    assert result.resumed > 0
-    assert result.version == export(Lake.open("memory:///"), url).version
-    assert_holds_the_warehouse(lake, warehouse)
-
-
-def test_of_two_exports_at_once_one_wins_and_the_other_begins_anew(warehouse: psycopg.Connection, lake: Lake) -> None:
-    url = url_of(warehouse)
-    ingest(warehouse, SMALL[:4])
-    export(lake, url)
-    ingest(warehouse, SMALL[4:6])
-    others: list[ExportResult] = []
-
-    def before(key: str) -> None:
-        # The moment before this one would have moved the pointer: another does, and more is committed.
-        if key == layout.generation_key(2) and not others:
-            ingest(warehouse, SMALL[6:])
-            others.append(export(lake, url))
-            ingest(warehouse, [queued_event(LATE)])
-
-    result = export(Lake(Wrapped(lake.objects, before)), url)
-    [other] = others
-    assert (other.generation, result.generation) == (2, 3)
-    assert lake.generation(2).version == other.version != result.version
-    assert result.parts < other.parts  # only what was committed last
-    assert not problems(lake, lake.versions())
-    assert result.version == export(Lake.open("memory:///"), url).version
-
-
-def test_an_export_that_is_overtaken_again_and_again_gives_up(
-    warehouse: psycopg.Connection, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("conductor_warehouse.lake.export._MOST_ATTEMPTS", 3)
-    ingest(warehouse, SMALL[:2])
-
-    class Overtaken(Wrapped):
-        def put_if_absent(self, key: str, content: bytes) -> bool:
-            return layout.parse_generation_key(key) is None and super().put_if_absent(key, content)
-
-    with pytest.raises(LakeMoved, match="run it again"):
-        export(Lake(Overtaken(lake.objects, lambda _: None)), url_of(warehouse))
-
-
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "flipped": _flip,
-    "deleted": Path.unlink,
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-7]),
-    "emptied": lambda path: path.write_bytes(b""),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_verify_finds_damage_and_reading_refuses_it(
-    warehouse: psycopg.Connection, lake: Lake, tmp_path: Path, damage: str
-) -> None:
-    url = url_of(warehouse)
-    ingest(warehouse, SMALL[:4])
-    export(lake, url)
-    ingest(warehouse, SMALL[4:])
-    export(lake, url)
-    name, version = lake.version()
-    entry = version.entry("builds", "acme")
-    assert entry is not None
-    for key in (lake.files(entry).files[0].key, layout.files_key(entry.files_digest), layout.version_key(name)):
-        path = tmp_path / "lake" / key
-        good = path.read_bytes()
-        DAMAGES[damage](path)
-        told = [f"{subject}: {problem}" for subject, problem in problems(lake).items()]
-        assert any(key in one or one.startswith(f"version {name[:16]}") for one in told), (key, told)
-        with pytest.raises(LakeCorrupt, match=key):
-            lake.read(lake.version()[1], "builds", "acme")
-        path.write_bytes(good)
-        assert not problems(lake)
-    # A damaged pointer: the one before it is in force, and the next export goes on from there.
-    path = tmp_path / "lake" / layout.generation_key(2)
-    if damage != "deleted":
-        DAMAGES[damage](path)
-        if damage != "flipped":  # a flipped byte may leave another valid time: told by no digest
-            assert layout.generation_key(2) in problems(lake)
-            assert lake.version()[0] == lake.generation(1).version
-            assert export(lake, url).version == name
-            assert lake.current()[0] == 3
-
-
-def test_damage_is_mended_by_a_full_export(warehouse: psycopg.Connection, lake: Lake, tmp_path: Path) -> None:
-    url = url_of(warehouse)
-    ingest(warehouse, SMALL)
-    name = export(lake, url).version
-    entry = lake.version()[1].entries[0]
-    for key in (lake.files(entry).files[0].key, layout.files_key(entry.files_digest), layout.version_key(name)):
-        _flip(tmp_path / "lake" / key)
-        assert problems(lake)
-        assert export(lake, url, full=True).version == name
-        assert not problems(lake)
-    # Only part of it would leave out the rest.
-    _flip(tmp_path / "lake" / layout.version_key(name))
-    with pytest.raises(LakeCorrupt):
-        export(lake, url, full=True, tenants=["acme"])
-
-
-def test_verify_finds_rows_of_another_tenant(warehouse: psycopg.Connection, lake: Lake) -> None:
-    """Even where digests agree: a version that was made by other means."""
-    from dataclasses import replace
-
-    from conductor_warehouse.lake.records import Entry, FileList, digest_of
-
-    ingest(warehouse, SMALL)
-    export(lake, url_of(warehouse))
-    version = lake.version()[1]
-    acme, globex = (version.entry("builds", tenant) for tenant in TENANTS)
-    assert acme and globex
-    files = FileList("builds", "acme", lake.files(globex).files)
-    digest = digest_of(files.to_json())
-    lake.objects.put(layout.files_key(digest), files.to_json())
-    forged = replace(
-        version, entries=tuple(Entry.of(files, digest, None) if one is acme else one for one in version.entries)
-    )
-    lake.objects.put(layout.version_key(forged.digest), forged.to_json())
-    assert not problems(lake)
-    assert all("other tenants than 'acme'" in problem for problem in problems(lake, [forged.digest]).values())
-    assert len(problems(lake, [forged.digest])) == len(files.files)
 
 
 def test_tenants_rows_never_meet(warehouse: psycopg.Connection, lake: Lake) -> None:
@@ -539,48 +227,6 @@ def test_a_tenant_whose_data_are_gone_leaves_the_lake(warehouse: psycopg.Connect
     assert_holds_the_warehouse(lake, warehouse)
 
 
-def test_vacuum_keeps_what_versions_in_use_need(warehouse: psycopg.Connection, lake: Lake) -> None:
-    url = url_of(warehouse)
-    names = []
-    for events in (SMALL[:4], [queued_event(LATE)], [completed_event(LATE)], SMALL[4:]):
-        ingest(warehouse, events)
-        names.append(export(lake, url).version)
-    assert len(set(names)) == 4
-    now = datetime.now(UTC)
-    stored = {entry.key for entry in lake.objects.list("")}
-    with pytest.raises(ValueError, match="an hour at least"):
-        vacuum(lake, timedelta(minutes=59))
-    with pytest.raises(VersionNotFound):
-        vacuum(lake, HOUR, keep=["0123456789"], now=now + 2 * HOUR)
-    assert vacuum(lake, 30 * DAY).files == 0  # all of them were in force within the last month
-    planned = vacuum(lake, HOUR, keep=[names[1][:10]], dry_run=True, now=now + 2 * HOUR)
-    assert {entry.key for entry in lake.objects.list("")} == stored
-    done = vacuum(lake, HOUR, keep=[names[1][:10]], now=now + 2 * HOUR)
-    assert done == planned
-    assert (done.generations, done.versions) == (3, 2) and done.files > 0
-    assert lake.versions() == sorted({names[1], names[3]})
-    assert not problems(lake, lake.versions())
-    assert lake.read(lake.version(names[1])[1], "builds", "acme").num_rows > 0
-    assert vacuum(lake, HOUR, now=now + 2 * HOUR).files > 0  # nothing keeps it any more
-    assert lake.versions() == [names[3]]
-    assert not problems(lake)
-    assert export(lake, url).unchanged
-
-
-def test_vacuum_spares_an_export_that_is_under_way(warehouse: psycopg.Connection, lake: Lake) -> None:
-    url = url_of(warehouse)
-    ingest(warehouse, SMALL[:4])
-    export(lake, url)
-    ingest(warehouse, SMALL[4:])
-
-    def before(key: str) -> None:
-        if key == layout.generation_key(2):
-            vacuum(lake, HOUR)
-
-    export(Lake(Wrapped(lake.objects, before)), url)
-    assert not problems(lake)
-
-
 def test_another_database_is_compared_whole(warehouse: psycopg.Connection, lake: Lake) -> None:
     """As after a restore: positions of the old database say nothing in the new one."""
     url = url_of(warehouse)
@@ -592,44 +238,3 @@ def test_another_database_is_compared_whole(warehouse: psycopg.Connection, lake:
         warehouse.execute("UPDATE lake_changes SET xid = '3'")  # as if all had been there before
     export(lake, url)
     assert_holds_the_warehouse(lake, warehouse)
-
-
-def conductor(*arguments: str, lake: Path, database_url: str | None = None, code: int = 0) -> Any:
-    """What a command printed as JSON; None for nothing."""
-    environment = {"CONDUCTOR_LAKE": str(lake), "CONDUCTOR_DATABASE_URL": database_url}
-    result = CliRunner().invoke(app, ["lake", *arguments, "-o", "json"], env=environment)
-    assert result.exit_code == code, (result.stderr, result.exception)
-    return json.loads(result.stdout) if result.stdout.strip() else result.stderr
-
-
-def test_the_commands(warehouse_url: str, database_url: str, tmp_path: Path) -> None:
-    folder = tmp_path / "lake"
-    for arguments in (["list"], ["verify"], ["list", "--version", "0123456"]):
-        assert "lake" in conductor(*arguments, lake=folder, code=1)
-    assert "CONDUCTOR_DATABASE_URL" in conductor("export", lake=folder, code=2)
-    with psycopg.connect(warehouse_url, autocommit=True) as connection:
-        ingest(connection, SMALL[:4])
-        first = conductor("export", lake=folder, database_url=warehouse_url)
-        assert first["changed"] and first["files"] > 0 and first["generation"] == 1
-        assert not conductor("export", lake=folder, database_url=warehouse_url)["changed"]
-        ingest(connection, SMALL[4:])
-    second = conductor("export", "--table", "builds", "-t", "acme", lake=folder, database_url=warehouse_url)
-    assert second["changed"] and second["parts"] == 1
-    assert "no table nonsense" in conductor(
-        "export", "--table", "nonsense", lake=folder, database_url=warehouse_url, code=2
-    )
-    listed = conductor("list", "--tenant", "acme", lake=folder)
-    assert {row["tenant"] for row in listed} == {"acme"} and "builds" in {row["table"] for row in listed}
-    files = conductor("list", "--table", "builds", "--files", lake=folder)
-    assert all((folder / row["key"]).stat().st_size == row["bytes"] for row in files)
-    versions = conductor("list", "--versions", lake=folder)
-    assert [row["version"] for row in versions] == [second["version"], first["version"]]
-    old = conductor("list", "--version", first["version"][:8], "--table", "builds", "--files", lake=folder)
-    assert len(old) < len(files)
-    conductor("verify", "--all", lake=folder)
-    (folder / files[0]["key"]).write_bytes(b"")
-    [damaged] = conductor("verify", lake=folder, code=1)
-    assert damaged["checked"] == files[0]["key"]
-    assert not conductor("vacuum", "--days", "1", "--dry-run", lake=folder)["deleted"]
-    assert conductor("vacuum", "--days", "1", "--keep", first["version"], lake=folder)["files"] == 0
-    assert "migrate" in conductor("export", lake=folder, database_url=database_url, code=1)

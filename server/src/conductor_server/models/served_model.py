@@ -13,9 +13,9 @@ from conductor.model.v1.model_manifest_pb2 import DurationStatistics, ModelManif
 from conductor_model_store import LoadedModel
 from conductor_server.models.sessions import (
     ModelRefused,
+    answer_kind,
     check_golden_requests,
     check_signature,
-    output_names,
     run_session,
 )
 from conductor_server.models.shared_graphs import SharedGraph, SharedParts
@@ -44,7 +44,7 @@ class ServedModel:
     memory_bytes: int
     """What it is reckoned to take beside its graph."""
     input_name: str
-    output_names: tuple[str, str, str]
+    output_names: tuple[str, ...]
     signed_by: frozenset[str] = frozenset()
     """Ids of the trusted keys that signed it; none where signatures are not checked."""
 
@@ -70,7 +70,7 @@ class ServedModel:
             graph=graph,
             memory_bytes=round(_MODEL_BYTES + _MODEL_BYTES_PER_MANIFEST_BYTE * manifest.ByteSize()),
             input_name=manifest.input_name,
-            output_names=output_names(manifest),
+            output_names=answer_kind(manifest).output_names,
             signed_by=model.signed_by,
         )
 
@@ -91,7 +91,7 @@ class ServedModel:
             raise ModelFailed(str(error)) from error
 
     async def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Lower bound, median and upper bound in seconds, ``[n, 3]``, of rows ``[n, columns]``.
+        """What the graph says of rows ``[n, columns]``: ``[n, outputs]``.
 
         Raises:
             ModelFailed: the graph fails on them.

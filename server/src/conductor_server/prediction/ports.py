@@ -59,7 +59,7 @@ class QuantileModel(Protocol):
         ...
 
     @property
-    def output_names(self) -> tuple[str, str, str]:
+    def output_names(self) -> tuple[str, ...]:
         """Its graph's outputs, in the order of what ``run`` returns."""
         ...
 

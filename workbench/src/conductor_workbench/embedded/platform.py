@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self, cast
 
 import grpc
@@ -29,6 +28,7 @@ from conductor_model_store.verification import Finding
 from conductor_workbench.embedded import child
 from conductor_workbench.embedded.postgres import EmbeddedPostgres
 from conductor_workbench.embedded.redis import EmbeddedRedis, free_port
+from conductor_workbench.embedded.startable import Startable
 from conductor_workbench.embedded.supervisor import Part, Supervisor
 from conductor_workbench.keys import AUDIENCE, ISSUER, EmbeddedKeys
 
@@ -92,7 +92,7 @@ class PlatformSettings:
         return cls(**(found | overrides))  # type: ignore[arg-type]
 
 
-class Platform:
+class Platform(Startable):
     """Starts everything in order, and stops it in reverse.
 
     ::
@@ -312,14 +312,6 @@ class Platform:
             except grpc.RpcError:
                 return False
         return bool(answer.status == HealthCheckResponse.SERVING)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _port(asked: int | None) -> int | None:
