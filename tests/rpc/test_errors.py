@@ -28,6 +28,7 @@ ROWS = [
     (exceptions.ModelDamaged("other content"), grpc.StatusCode.FAILED_PRECONDITION, "MODEL_DAMAGED", {}),
     (exceptions.ModelStoreDown(), UNAVAILABLE, "MODEL_STORE_UNAVAILABLE", {}),
     (exceptions.ModelAdminRequired(), grpc.StatusCode.PERMISSION_DENIED, "MODEL_ADMIN_REQUIRED", {}),
+    (exceptions.ModelAuthorityMissing(), grpc.StatusCode.FAILED_PRECONDITION, "MODEL_AUTHORITY_MISSING", {}),
     (exceptions.WarehouseUnavailable(), UNAVAILABLE, "WAREHOUSE_UNAVAILABLE", {}),
     (exceptions.DeadlineTooShort(), grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", {}),
     (exceptions.Stopping(), UNAVAILABLE, "STOPPING", {}),

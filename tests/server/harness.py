@@ -17,6 +17,7 @@ from typing import Any
 import grpc.aio
 import numpy as np
 import onnx
+import pytest
 import redis
 from onnx import TensorProto, helper
 
@@ -26,7 +27,7 @@ from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationReque
 from conductor_features.filling import position_key
 from conductor_features.views import PIPELINE_BUILDS, TENANT_LOAD, VIEWS
 from conductor_features.writer import write_rows
-from conductor_model_store import ModelStore, ModelVersion
+from conductor_model_store import ModelStore, ModelVersion, watch
 from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_server.app import application
 from conductor_server.models.sessions import open_session, run_session
@@ -178,6 +179,12 @@ class Serving:
                 return answer
             assert time.monotonic() < deadline, answer
             await asyncio.sleep(0.02)
+
+
+def list_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers find by listing, not told by the journal, what changed: twice a second and more."""
+    monkeypatch.setattr(watch, "_LISTING_SHARE", 0.0)
+    monkeypatch.setitem(ModelStore.__init__.__kwdefaults__, "rescan_seconds", 0.1)
 
 
 def settings(redis_url: str, store: Path, **changes: Any) -> ServerSettings:

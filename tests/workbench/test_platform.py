@@ -41,13 +41,16 @@ def test_models_from_before_there_were_signatures_are_signed_once(tmp_path: Path
     told: list[str] = []
     platform = Platform(PlatformSettings(directory=tmp_path), told.append)
     platform._make_keys()
-    assert told == [f"Signed: models/build-duration/global {old.version}"]
+    move = old.scope.pointer_key("champion", 1)
+    assert told == [f"Signed: models/build-duration/global {old.version}", f"Signed: {move}"]
     assert platform.open_models().load_pointer(old.pointer)
+    assert platform.open_models().resolve("build-duration").version == old.version
     # What is put there later, without the key, is not taken for old.
     foreign = models.publish(ModelManifest(predictor="build-duration", graph=blob, algorithm="foreign"), graph)
     platform._make_keys()
     with pytest.raises(UntrustedModel):
         platform.open_models().load_pointer(foreign.pointer)
+    assert platform.open_models().resolve("build-duration").version == old.version
 
 
 def test_an_own_model_store_has_own_keys_and_a_named_one_those_that_are_named(

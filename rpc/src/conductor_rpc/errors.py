@@ -76,6 +76,7 @@ TABLE: Mapping[type[exceptions.ConductorError], Row] = {
     exceptions.ModelMoved: Row(_Code.ABORTED, _Reason.ERROR_REASON_MODEL_MOVED),
     exceptions.ModelDamaged: Row(_Code.FAILED_PRECONDITION, _Reason.ERROR_REASON_MODEL_DAMAGED),
     exceptions.ModelStoreDown: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_MODEL_STORE_UNAVAILABLE),
+    exceptions.ModelAuthorityMissing: Row(_Code.FAILED_PRECONDITION, _Reason.ERROR_REASON_MODEL_AUTHORITY_MISSING),
     exceptions.ModelAdminRequired: Row(_Code.PERMISSION_DENIED, _Reason.ERROR_REASON_MODEL_ADMIN_REQUIRED),
     exceptions.WarehouseUnavailable: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_WAREHOUSE_UNAVAILABLE),
     exceptions.DeadlineTooShort: Row(_Code.DEADLINE_EXCEEDED, _Reason.ERROR_REASON_DEADLINE_TOO_SHORT),

@@ -114,6 +114,16 @@ class ModelAdminRequired(ConductorError):
         super().__init__("moving a global model takes a token with the scope models:admin")
 
 
+class ModelAuthorityMissing(ConductorError):
+    """This server has no key to sign moves of channels with."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server has no key that is trusted to move channels; use `conductor models` where there is one, or "
+            "give the server one (model_operator_key)"
+        )
+
+
 class WarehouseUnavailable(ConductorError):
     """The database does not answer; nothing was acknowledged."""
 

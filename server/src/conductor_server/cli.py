@@ -26,6 +26,17 @@ def serve(
         list[Path] | None,
         typer.Option(help="Public key (PEM) that models must be signed with, or a folder of such; may be repeated"),
     ] = None,
+    model_trusted_operator_keys: Annotated[
+        list[Path] | None,
+        typer.Option(help="Public key that moves of channels must be signed with (default: the trusted keys)"),
+    ] = None,
+    model_operator_key: Annotated[
+        Path | None,
+        typer.Option(help="Private key to sign moves with; without it, this server moves no signed channel"),
+    ] = None,
+    model_pointer_memory: Annotated[
+        Path | None, typer.Option(help="File that remembers the latest signed moves over restarts (default: none)")
+    ] = None,
     allow_unsigned_models: Annotated[
         bool, typer.Option("--allow-unsigned-models", help="Serve models whoever made them")
     ] = False,
@@ -81,6 +92,9 @@ def serve(
             workers=workers,
             model_store=model_store,
             model_trusted_keys=model_trusted_keys or None,
+            model_trusted_operator_keys=model_trusted_operator_keys or None,
+            model_operator_key=model_operator_key,
+            model_pointer_memory=model_pointer_memory,
             allow_unsigned_models=allow_unsigned_models or None,
             redis_url=redis_url,
             tls_certificate_file=tls_cert,

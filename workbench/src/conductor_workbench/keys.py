@@ -69,6 +69,11 @@ class EmbeddedKeys:
         """Public key that models are trusted by."""
         return self.directory / f"{_MODEL_SIGNING}.pem"
 
+    @property
+    def channels_signed(self) -> Path:
+        """Says that channels from before their moves were signed are signed."""
+        return self.directory / "channels-signed"
+
     def ensure_model_keys(self) -> bool:
         """Make the key pair of models if there is none. It does not end: models are kept. Says whether it was made."""
         if self.model_trusted_key.exists():

@@ -45,6 +45,8 @@ class ServedModel:
     """What it is reckoned to take beside its graph."""
     input_name: str
     output_names: tuple[str, ...]
+    signed_by: frozenset[str] = frozenset()
+    """Ids of the trusted keys that signed it; none where signatures are not checked."""
 
     @classmethod
     def of(cls, model: LoadedModel, parts: SharedParts) -> Self:
@@ -69,6 +71,7 @@ class ServedModel:
             memory_bytes=round(_MODEL_BYTES + _MODEL_BYTES_PER_MANIFEST_BYTE * manifest.ByteSize()),
             input_name=manifest.input_name,
             output_names=answer_kind(manifest).output_names,
+            signed_by=model.signed_by,
         )
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import grpc.aio
@@ -50,7 +51,7 @@ class ModelServicer(stubs.ModelServiceServicer):
         """One model."""
         scope = _scope(request)
         channels, versions, history = await self._control.model(scope)
-        response = messages.GetModelResponse(channels=map(_channel, channels), history=map(_channel, history))
+        response = messages.GetModelResponse(channels=map(_channel, channels), history=_moves(history))
         for stored in versions:
             response.versions.add(version=stored.version).store_time.FromDatetime(stored.stored_time)
         told = {(pointer.version, pointer.channel) for pointer in history if pointer.version}
@@ -64,21 +65,26 @@ class ModelServicer(stubs.ModelServiceServicer):
     ) -> messages.PromoteModelResponse:
         """Point a channel at a version."""
         scope = _scope(request, moves=True)
-        pointer = await self._control.promote(scope, request.version, request.channel or CHAMPION, request.weight)
+        channel, detail = request.channel or CHAMPION, request.detail
+        pointer = await self._control.promote(
+            scope, request.version, channel, request.weight, actor=_actor(), detail=detail
+        )
         return messages.PromoteModelResponse(channel=_channel(pointer))
 
     async def RollbackModel(  # noqa: N802 - the contract's name
         self, request: messages.RollbackModelRequest, context: _Context
     ) -> messages.RollbackModelResponse:
         """Point a channel at what it pointed at before."""
-        pointer = await self._control.rollback(_scope(request, moves=True), request.channel or CHAMPION)
+        scope, channel = _scope(request, moves=True), request.channel or CHAMPION
+        pointer = await self._control.rollback(scope, channel, actor=_actor(), detail=request.detail)
         return messages.RollbackModelResponse(channel=_channel(pointer))
 
     async def WithdrawModel(  # noqa: N802 - the contract's name
         self, request: messages.WithdrawModelRequest, context: _Context
     ) -> messages.WithdrawModelResponse:
         """Let a channel point nowhere."""
-        pointer = await self._control.withdraw(_scope(request, moves=True), request.channel, request.detail)
+        scope, channel = _scope(request, moves=True), request.channel
+        pointer = await self._control.withdraw(scope, channel, actor=_actor(), detail=request.detail)
         return messages.WithdrawModelResponse(channel=_channel(pointer))
 
     async def WatchModels(  # noqa: N802 - the contract's name
@@ -125,6 +131,21 @@ def _scope(request: _OfModel, *, moves: bool = False) -> ModelScope:
         raise InvalidRequest([Violation("predictor", str(error))]) from error
 
 
+def _actor() -> str:
+    """Who asks, as the token says."""
+    call = current_call()
+    return call.identity.subject if call is not None and call.identity is not None else ""
+
+
+def _moves(history: Sequence[Pointer]) -> Iterator[messages.ModelChannel]:
+    """``history``: newest first of each channel."""
+    for pointer, before in zip_longest(history, history[1:]):
+        move = _channel(pointer)
+        if before is not None and before.channel == pointer.channel:
+            move.previous_version = before.version
+        yield move
+
+
 def _channel(pointer: Pointer) -> messages.ModelChannel:
     channel = messages.ModelChannel(
         model_name=pointer.scope.resource_name,
@@ -135,6 +156,8 @@ def _channel(pointer: Pointer) -> messages.ModelChannel:
         weight=pointer.weight,
         reason=pointer.reason,
         detail=pointer.detail,
+        actor=pointer.actor,
+        key_ids=[key_id for key_id, _ in pointer.signatures],
     )
     channel.move_time.FromDatetime(pointer.published_time)
     return channel

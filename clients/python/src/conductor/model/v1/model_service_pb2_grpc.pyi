@@ -31,8 +31,8 @@ class ModelServiceStub:
     of its own tenant; global ones only with `models:admin` among its token's scopes. A change takes effect on every server
     of the same model store within two seconds and fails no request. Errors of every method: INVALID_ARGUMENT
     (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (TENANT_MISMATCH, MODEL_ADMIN_REQUIRED),
-    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED),
-    UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
+    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED, and MODEL_AUTHORITY_MISSING where
+    moves must be signed and the server has no key to do so), UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
     """
 
     @_typing.overload
@@ -58,8 +58,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     of its own tenant; global ones only with `models:admin` among its token's scopes. A change takes effect on every server
     of the same model store within two seconds and fails no request. Errors of every method: INVALID_ARGUMENT
     (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (TENANT_MISMATCH, MODEL_ADMIN_REQUIRED),
-    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED),
-    UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
+    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED, and MODEL_AUTHORITY_MISSING where
+    moves must be signed and the server has no key to do so), UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -81,8 +81,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     of its own tenant; global ones only with `models:admin` among its token's scopes. A change takes effect on every server
     of the same model store within two seconds and fails no request. Errors of every method: INVALID_ARGUMENT
     (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (TENANT_MISMATCH, MODEL_ADMIN_REQUIRED),
-    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED),
-    UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
+    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED, and MODEL_AUTHORITY_MISSING where
+    moves must be signed and the server has no key to do so), UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
     """
 
     @_abc_1.abstractmethod
