@@ -9,31 +9,56 @@ import grpc
 import pytest
 
 from conductor_rpc.admission import Admission
+from conductor_rpc.concurrency_limit import FixedLimit
 from conductor_rpc.exceptions import Overloaded, TenantOverloaded
+from conductor_rpc.work import Criticality
 from rpc.harness import failure, request, serving
+
+BATCH = Criticality.BATCH
 
 
 def test_a_flood_leaves_room_for_others():
-    admission = Admission(100)
-    flood = 0
+    admission = Admission(FixedLimit(100))
+    places = []
     with pytest.raises(TenantOverloaded):
         while True:
-            admission.admit("flood")
-            flood += 1
-    assert flood == 75
-    for _ in range(25):
-        admission.admit("quiet")
+            places.append(admission.admit("flood"))
+    assert len(places) == 75
+    places += [admission.admit("quiet") for _ in range(25)]
     with pytest.raises(Overloaded):
         admission.admit("third")
     assert admission.in_flight_count == 100
-    for tenant, count in {"flood": flood, "quiet": 25}.items():
-        for _ in range(count):
-            admission.release(tenant)
-    assert admission.in_flight_count == 0
+    for place in places:
+        admission.release(place)
+    assert admission.in_flight_count == admission.taken_count == 0
     for number in range(1000):  # nothing is kept of tenants that have gone
-        admission.admit(str(number))
-        admission.release(str(number))
+        admission.release(admission.admit(str(number)))
     assert not admission._by_tenant
+
+
+def test_batch_work_is_refused_first():
+    admission = Admission(FixedLimit(100), batch_share=0.5)
+    batches = [admission.admit(f"batch-{number}", BATCH, question_count=80) for number in range(5)]
+    with pytest.raises(Overloaded):
+        admission.admit("another", BATCH)
+    interactive = [admission.admit(f"person-{number}") for number in range(50)]
+    with pytest.raises(Overloaded):
+        admission.admit("one more")
+    for place in batches:
+        admission.release(place)
+    with pytest.raises(Overloaded):  # those who wait for an answer have taken what batches may have
+        admission.admit("another", BATCH)
+    admission.release(interactive.pop())
+    admission.admit("another", BATCH)
+
+
+def test_a_batch_larger_than_its_share_gets_in_alone():
+    admission = Admission(FixedLimit(16), batch_share=0.5)
+    place = admission.admit("acme", BATCH, question_count=1024)
+    with pytest.raises(TenantOverloaded):
+        admission.admit("acme", BATCH)
+    admission.admit("acme")  # somebody waits for this one
+    admission.release(place)
 
 
 async def test_beyond_the_bound_is_refused_at_once_and_recovers():

@@ -42,6 +42,7 @@ class ErrorReason(IntEnum):
     MODEL_DAMAGED = 15
     MODEL_STORE_UNAVAILABLE = 16
     MODEL_ADMIN_REQUIRED = 17
+    RATE_LIMITED = 22
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the model store does not answer, or can't be written to."""
     ERROR_REASON_MODEL_ADMIN_REQUIRED: _ErrorReason.ValueType  # 17
     """PERMISSION_DENIED: moving a global model takes a token with the scope "models:admin"."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 22
+    """RESOURCE_EXHAUSTED: the tenant asks more questions a second than it may. Metadata: limit, a second."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of an error, sent as `reason` (without the prefix) in the google.rpc.ErrorInfo of its status, with
@@ -100,4 +102,6 @@ ERROR_REASON_MODEL_STORE_UNAVAILABLE: ErrorReason.ValueType  # 16
 """UNAVAILABLE: the model store does not answer, or can't be written to."""
 ERROR_REASON_MODEL_ADMIN_REQUIRED: ErrorReason.ValueType  # 17
 """PERMISSION_DENIED: moving a global model takes a token with the scope "models:admin"."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 22
+"""RESOURCE_EXHAUSTED: the tenant asks more questions a second than it may. Metadata: limit, a second."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
