@@ -8,14 +8,16 @@ streams open than the server allows, and gives up a call at its deadline, whethe
 from __future__ import annotations
 
 import itertools
+import math
 import selectors
 import socket
 import ssl
 import struct
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import hpack
 
@@ -48,34 +50,41 @@ class Stream:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Ended(NamedTuple):
+    """A call that has ended."""
+
+    moment: float
+    """Since the begin, in seconds."""
+    why: str
+    """gRPC's code and message, DEADLINE, or "" for an answer."""
+    took: float
+    """Since it was due, whether it was sent late or not."""
+    took_server: float
+    """Since it was sent; infinite if it never was."""
+
+
 @dataclass
 class Outcome:
     """What became of calls of one kind."""
 
     sent: int = 0
-    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """From the moment at which each was due, by what it ended with: gRPC's code and message, "" for an answer."""
-    ended: list[float] = field(default_factory=list)
-    """When answers came, since the begin."""
+    ended: list[Ended] = field(default_factory=list)
     answers: list[tuple[int, bytes]] = field(default_factory=list)
     """Number of the payload, and the message that answered it."""
 
     @property
     def answered(self) -> list[float]:
-        """Durations of calls that were answered."""
-        return self.seconds.get("", [])
+        """Durations of calls that were answered, from when they were due."""
+        return [one.took for one in self.ended if not one.why]
 
     @property
     def refused(self) -> list[float]:
-        """Durations of calls that the server ended otherwise."""
-        return [one for why, found in self.seconds.items() if why not in ("", DEADLINE) for one in found]
+        """Durations of calls that the server ended otherwise, from when they were sent."""
+        return [one.took_server for one in self.ended if one.why not in ("", DEADLINE)]
 
     def counts(self) -> dict[str, int]:
         """How many ended how, without what differs from call to call."""
-        found: Counter[str] = Counter()
-        for why, seconds in self.seconds.items():
-            found[why.partition(":")[0] or "answered"] += len(seconds)
-        return dict(found)
+        return dict(Counter(one.why.partition(":")[0] or "answered" for one in self.ended))
 
 
 class _Connection:
@@ -93,7 +102,7 @@ class _Connection:
         self._decoder, self._in, self.out = hpack.Decoder(), b"", bytearray()
         self._next_id, self._stream = 1, stream
         self._most = 100
-        self.open: dict[int, tuple[float, int, bytearray]] = {}
+        self.open: dict[int, tuple[float, int, bytearray, float]] = {}
         self.waiting: deque[tuple[float, int]] = deque()
         self._blocks: dict[int, bytes] = {}
         self._headers = [
@@ -106,8 +115,9 @@ class _Connection:
         )  # fmt: skip
         self.socket.setblocking(False)
 
-    def send(self, now: float) -> Iterator[tuple[float, int]]:
-        """Open streams for calls that wait, as many as the server allows; tells those that had waited too long."""
+    def send(self, now: float) -> Iterator[float]:
+        """Open streams for calls that wait, as many as the server allows; tells when those were due that waited too
+        long."""
         while self.waiting:
             due, number = self.waiting[0]
             left = due + self._stream.timeout_seconds - now
@@ -115,7 +125,7 @@ class _Connection:
                 break
             self.waiting.popleft()
             if left <= 0:
-                yield due, number
+                yield due
                 continue
             block = self._block(max(1, int(left * 1e3)))
             payload = self._stream.payloads[number % len(self._stream.payloads)]
@@ -124,7 +134,7 @@ class _Connection:
             for at in range(0, len(body), _FRAME):
                 last = _END_STREAM if at + _FRAME >= len(body) else 0
                 self.out += _frame(_DATA, last, self._next_id, body[at : at + _FRAME])
-            self.open[self._next_id] = (due, number, bytearray())
+            self.open[self._next_id] = (due, number, bytearray(), now)
             self._next_id += 2
         self._flush()
 
@@ -143,8 +153,8 @@ class _Connection:
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             return
 
-    def read(self) -> Iterator[tuple[float, int, str, bytes]]:
-        """The calls that have ended: when due, number, with what, answer."""
+    def read(self) -> Iterator[tuple[float, float, int, str, bytes]]:
+        """The calls that have ended: when due and sent, number, with what, answer."""
         try:
             while found := self.socket.recv(1 << 18):
                 self._in += found
@@ -158,8 +168,8 @@ class _Connection:
             at += 9 + size
             ended = self._take(kind, flags, stream_id, body)
             if ended is not None and stream_id in self.open:
-                due, number, answer = self.open.pop(stream_id)
-                yield due, number, ended, bytes(answer[5:])
+                due, number, answer, sent = self.open.pop(stream_id)
+                yield due, sent, number, ended, bytes(answer[5:])
         self._in = content[at:]
 
     def _take(self, kind: int, flags: int, stream_id: int, body: bytes) -> str | None:
@@ -180,13 +190,13 @@ class _Connection:
             self.out += _frame(_PING, _ACKNOWLEDGED, 0, body)
         return None
 
-    def give_up(self, now: float) -> Iterator[tuple[float, int]]:
-        """The calls whose deadline has passed."""
+    def give_up(self, now: float) -> Iterator[tuple[float, float]]:
+        """The calls whose deadline has passed: when due and sent."""
         late = [name for name, (due, *_) in self.open.items() if due + self._stream.timeout_seconds < now]
         for stream_id in late:
-            due, number, _ = self.open.pop(stream_id)
+            due, _, _, sent = self.open.pop(stream_id)
             self.out += _frame(_RESET, 0, stream_id, struct.pack(">I", _CANCEL))
-            yield due, number
+            yield due, sent
 
 
 def flood(
@@ -226,13 +236,14 @@ class _Flood:
             if now < self._began + seconds:
                 self._fall_due(now)
             for connection, outcome in self._all:
-                for due, _ in connection.send(now):
-                    outcome.seconds[DEADLINE].append(now - due)
+                outcome.ended += [
+                    Ended(now - self._began, DEADLINE, now - due, math.inf) for due in connection.send(now)
+                ]
             if now > swept + _SWEEP_SECONDS:
                 swept = now
                 for connection, outcome in self._all:
-                    for due, _ in connection.give_up(now):
-                        outcome.seconds[DEADLINE].append(now - due)
+                    late = connection.give_up(now)
+                    outcome.ended += [Ended(now - self._began, DEADLINE, now - due, now - sent) for due, sent in late]
             self._read()
         for connection, _ in self._all:
             connection.socket.close()
@@ -255,13 +266,11 @@ class _Flood:
     def _read(self) -> None:
         for key, _ in self._selector.select(0.0005):
             connection, outcome = key.data
-            for due, number, why, answer in connection.read():
+            for due, sent, number, why, answer in connection.read():
                 now = time.perf_counter()
-                outcome.seconds[why].append(now - due)
-                if not why:
-                    outcome.ended.append(now - self._began)
-                    if len(outcome.answers) < self._kept:
-                        outcome.answers.append((number, answer))
+                outcome.ended.append(Ended(now - self._began, why, now - due, now - sent))
+                if not why and len(outcome.answers) < self._kept:
+                    outcome.answers.append((number, answer))
 
 
 def _frame(kind: int, flags: int, stream_id: int, body: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """L1, L3 and L5: below what a server can take, at ten times as much, and one tenant at twenty times its share.
 
-All with one generator (``flood.py``) and one server without TLS, that answers tenants by models of their own. C is what the server answers with 32 calls always under way, measured at the begin and again at the end.
+All with one generator (``flood.py``) and one server without TLS, that answers tenants by models of their own. C is what
+the server answers with 32 calls always under way, measured at the begin and again at the end.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class _Measure:
         """After how long the last call was that failed or took more than the budget, of those due right afterwards."""
         stream = Stream(self._payloads(_TENANTS), rate_per_s=rate_per_s, connections=_CONNECTIONS)
         [outcome] = flood(self._server.target, _METHOD, [stream], _RECOVERY_SECONDS)
-        late = [ended for ended, took in zip(outcome.ended, outcome.answered, strict=True) if took > _BUDGET_SECONDS]
+        late = [one.moment for one in outcome.ended if one.why or one.took > _BUDGET_SECONDS]
         return _told(outcome, _RECOVERY_SECONDS) | {"last_over_budget_s": significant(max(late, default=0.0))}
 
     def fairness(self, most_per_s: float, say: Callable[[str], None]) -> Figures:
@@ -124,8 +125,7 @@ class _Measure:
 def _together(outcomes: Sequence[Outcome], seconds: float) -> Figures:
     whole = Outcome(sent=sum(outcome.sent for outcome in outcomes))
     for outcome in outcomes:
-        for why, found in outcome.seconds.items():
-            whole.seconds[why] += found
+        whole.ended += outcome.ended
     return _told(whole, seconds)
 
 

@@ -19,9 +19,10 @@ _COLUMNS = ("sent", "answered / s", "within 0.1 s / s", "p50 ms", "p95 ms", "ref
 def overload_table(figures: Figures) -> Table:
     """A line for each load."""
     fairness = figures["fairness"]
+    above, after = figures["goodput_share"], figures["after"]["last_over_budget_s"]
     lines = (
-        f"L3: {figures['goodput_share']:.2f} of what it can take is answered, each at {figures['cpu_over_saturated']:.2f} "
-        f"of the CPU; the last call over 0.1 s {figures['after']['last_over_budget_s']:.1f} s after.",
+        f"L3: {above:.2f} of what it can take is answered, each at {figures['cpu_over_saturated']:.2f} of the CPU; "
+        f"the last call over 0.1 s {after:.1f} s after.",
         f"L5: others' p95 {fairness['p95_beside_over_calm']:.2f} times that without; {fairness['others_failed']} of "
         "their calls failed.",
     )
