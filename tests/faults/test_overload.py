@@ -18,10 +18,11 @@ from conductor_workbench.bench.flood import DEADLINE, Outcome, Stream, flood
 from faults.scene import LATENCY_SECONDS, Reply, Scene, explain, labels, percentile, wrong
 
 METHOD = "/conductor.prediction.v1.PredictionService/PredictBuildDuration"
-SECONDS = 1.5
+SECONDS = 1.2
 MOST_PER_S = 4000
 """What the generator can send on a shared core."""
-REFUSED_SECONDS = 0.01
+MOST_COST = 4
+"""CPU for each answer, beside that of a server that is just saturated."""
 RECOVERY_SECONDS = 10.0
 REFUSALS = ("1", "8")
 """CANCELLED, by gRPC itself (ADR 23), and RESOURCE_EXHAUSTED."""
@@ -76,7 +77,6 @@ def median(seconds: list[float]) -> float:
 async def test_ten_times_as_much_as_it_can_take(scene: Scene, figure) -> None:
     flooding = Flooding(scene, scene.history.tenants[0])
     async with scene.asking() as asking:
-        calm = await asking.load(20, lambda _: asyncio.sleep(1))
         most, calm_cost = await flooding.flood(in_flight=32)
         per_s = min(MOST_PER_S, 10 * len(most.answered) / SECONDS)
         above, cost = await flooding.flood(rate_per_s=per_s)
@@ -99,9 +99,12 @@ async def test_ten_times_as_much_as_it_can_take(scene: Scene, figure) -> None:
     assert not found, explain(found)
     assert above.refused
     assert all(one.why in ("", DEADLINE) or one.why.startswith((*REFUSALS, LATE)) for one in above.ended)
-    # Rates swing with what else the machine does; what an answer costs hardly does.
-    assert cost <= 2 * calm_cost
-    assert median(above.refused) <= REFUSED_SECONDS + percentile(calm)
+    # Rates swing with what else the machine does; what an answer costs less so.
+    assert cost <= MOST_COST * calm_cost
+    # What is too much is refused soon. Before there was a bound, most of it waited until it was too late.
+    expired = sum(one.why == DEADLINE or one.why.startswith(LATE) for one in above.ended)
+    assert expired <= len(above.refused) / 2
+    assert median(above.refused) <= LATENCY_SECONDS
     assert recovered <= RECOVERY_SECONDS
 
 

@@ -39,7 +39,7 @@ def windows(durations, least: int = 1, most: int = 10):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(ANYTHING, max_size=300))
 def test_it_stays_in_its_bounds(calls):
     told = Told()
@@ -48,7 +48,7 @@ def test_it_stays_in_its_bounds(calls):
         assert LEAST <= told.count <= MOST
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(windows(SLOW))
 def test_it_falls_while_calls_take_too_long(durations):
     told = Told()
@@ -56,7 +56,7 @@ def test_it_falls_while_calls_take_too_long(durations):
     assert told.count < MOST
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, MOST), windows(SLOW))
 def test_it_falls_below_what_was_under_way(under_way, durations):
     """Nothing would change if it fell to what nobody reaches anyway."""
@@ -65,7 +65,7 @@ def test_it_falls_below_what_was_under_way(under_way, durations):
     assert told.count < max(under_way, LEAST + 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(windows(SLOW), windows(FAST))
 def test_it_rises_when_it_is_calm_and_made_use_of(before, after):
     told = Told()
@@ -75,7 +75,7 @@ def test_it_rises_when_it_is_calm_and_made_use_of(before, after):
     assert told.count > fallen
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(windows(SLOW), windows(FAST, least=4))
 def test_it_does_not_rise_when_it_is_not_made_use_of(before, after):
     told = Told()
@@ -85,7 +85,7 @@ def test_it_does_not_rise_when_it_is_not_made_use_of(before, after):
     assert told.count == fallen
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.lists(FAST, min_size=6, max_size=6), st.lists(SLOW, min_size=5, max_size=5)), max_size=10))
 def test_outliers_change_nothing(found):
     """Just under a half of the calls, whatever they took."""

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 import redis
 
-from conductor.prediction.v1.build_duration_pb2 import BatchPredictBuildDurationsRequest
+from conductor.prediction.v1.build_duration_pb2 import (
+    BatchPredictBuildDurationsRequest,
+    StreamBuildDurationPredictionsRequest,
+)
 from conductor.prediction.v1.provenance_pb2 import PredictionMethod
 from conductor_server.models.served_model import ServedModel
+from conductor_server.prediction import build_duration
 from server.harness import publish, request, serving, write_features
 
 LINES = 1
 """The column that tells requests apart."""
-SLACK_SECONDS = 0.002
-"""Between looking at the deadline and running the model."""
+SLACK_SECONDS = 0.02
+"""How long after its deadline a request may still be worked for, and this machine may hold us up besides."""
 
 
 @pytest.fixture
@@ -38,8 +44,29 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, list[float]]]:
     return found
 
 
-async def test_a_slow_read_leaves_the_model_its_time(redis_url, store):
+class Noise:
+    """How long this machine keeps a thread waiting that wants to run."""
+
+    def __init__(self) -> None:
+        self._most, self._stopped = 0.0, False
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stopped:
+            began = time.monotonic()
+            time.sleep(0.001)
+            self._most = max(self._most, time.monotonic() - began - 0.001)
+
+    def stop(self) -> float:
+        self._stopped = True
+        self._thread.join()
+        return self._most
+
+
+async def test_a_slow_read_leaves_the_model_its_time(redis_url, store, monkeypatch):
     """Who is in a hurry is answered without features, in time; who is not waits for them, although asked together."""
+    monkeypatch.setattr(build_duration, "MODEL_SECONDS", 0.25)  # this machine takes its time
     publish(store)
     write_features(redis_url)
     async with serving(redis_url, store, feature_timeout_seconds=2.0) as server:
@@ -47,7 +74,7 @@ async def test_a_slow_read_leaves_the_model_its_time(redis_url, store):
         with redis.Redis.from_url(redis_url) as client:
             client.client_pause(700, all=True)
         hurried, patient = await asyncio.gather(
-            server.stub.PredictBuildDuration(request(), timeout=0.4),
+            server.stub.PredictBuildDuration(request(), timeout=0.5),
             server.stub.PredictBuildDuration(request(), timeout=5),
         )
     assert hurried.provenance.missing_features
@@ -61,7 +88,7 @@ async def test_an_expired_request_never_reaches_the_model(redis_url, store, runs
     chance = random.Random(14)
     deadlines: dict[float, float] = {}
     expired = 0
-    async with serving(redis_url, store, minimum_deadline_seconds=0.0) as server:
+    async with serving(redis_url, store, minimum_deadline_seconds=0.0, concurrency_limit="fixed") as server:
         await server.predict(request())
         runs.clear()
 
@@ -80,9 +107,10 @@ async def test_an_expired_request_never_reaches_the_model(redis_url, store, runs
         async def hold_up(until: Callable[[], bool]) -> None:
             """What keeps a loop from running: a long batch, the garbage collector, a neighbour's load."""
             while not until():
-                time.sleep(chance.uniform(0, 0.02))  # noqa: ASYNC251 - this is the point
+                time.sleep(chance.uniform(0, 0.1))  # noqa: ASYNC251 - this is the point
                 await asyncio.sleep(chance.uniform(0, 0.01))
 
+        noise = Noise()
         asking = [asyncio.ensure_future(ask(lines)) for lines in range(100, 150)]
         for lines in range(150, 400):
             await asyncio.sleep(0.001)
@@ -90,32 +118,43 @@ async def test_an_expired_request_never_reaches_the_model(redis_url, store, runs
             if lines == 200:
                 asking.append(asyncio.ensure_future(hold_up(lambda: len(deadlines) == 300)))
         await asyncio.gather(*asking)
-    late = [lines for moment, rows in runs for lines in rows if moment > deadlines[lines] + SLACK_SECONDS]
+    slack = SLACK_SECONDS + noise.stop()
+    late = [lines for moment, rows in runs for lines in rows if moment > deadlines[lines] + slack]
     assert expired > 20
     assert runs
     assert not late
 
 
 async def test_a_thread_that_comes_too_late_runs_nothing(redis_url, store, runs):
+    """What is answered together is nobody's own call, so nothing cancels it."""
     publish(store)
     write_features(redis_url)
-    batch = BatchPredictBuildDurationsRequest(
-        tenant_id="acme", requests=[request(lines=lines) for lines in range(100)]
-    )  # with the variants that explain them more rows than are run on the loop
+
+    def items(seconds: float) -> StreamBuildDurationPredictionsRequest:
+        """So many that, with the variants that explain them, they are not run on the loop."""
+        message = StreamBuildDurationPredictionsRequest()
+        for number in range(64):
+            item = message.items.add(id=number, request=request(lines=number))
+            item.timeout.FromNanoseconds(int(seconds * 1e9))
+        return message
+
     with ThreadPoolExecutor(1) as threads:
-        async with serving(redis_url, store) as server:
+        async with serving(redis_url, store, concurrency_limit="fixed") as server:
             await server.predict(request())
             asyncio.get_running_loop().set_default_executor(threads)
-            runs.clear()
-            busy = threads.submit(time.sleep, 0.5)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await server.stub.BatchPredictBuildDurations(batch, timeout=0.1)
-            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            await asyncio.wrap_future(busy)
-            await asyncio.wrap_future(threads.submit(int))  # what was waiting has had its turn
-            assert not runs
-            await server.stub.BatchPredictBuildDurations(batch, timeout=5)
-            assert runs
+            stream = server.stub.StreamBuildDurationPredictions()
+            late = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+            for message, busy_seconds, code in ((items(0.1), 0.5, late), (items(5), 0, 0)):
+                runs.clear()
+                busy = threads.submit(time.sleep, busy_seconds)
+                await stream.write(message)
+                results: list[Any] = []
+                while len(results) < len(message.items):
+                    results += (await stream.read()).results
+                assert {result.error.code for result in results} == {code}
+                await asyncio.wrap_future(busy)
+                await asyncio.wrap_future(threads.submit(int))  # what was waiting has had its turn
+                assert bool(runs) is (code == 0)
 
 
 async def test_a_batch_that_is_too_late_stops(redis_url, store, runs, monkeypatch):
@@ -125,11 +164,12 @@ async def test_a_batch_that_is_too_late_stops(redis_url, store, runs, monkeypatc
 
     def slow(self: ServedModel, inputs: np.ndarray) -> np.ndarray:
         time.sleep(0.1)
-        return score(self, inputs)
+        return score(self, inputs)  # which notes the run
 
-    batch = BatchPredictBuildDurationsRequest(
-        tenant_id="acme", requests=[request(lines=lines) for lines in range(1024)]
-    )
+    asked = [request(lines=lines) for lines in range(1024)]
+    for one in asked:
+        one.contribution_count = 0
+    batch = BatchPredictBuildDurationsRequest(tenant_id="acme", requests=asked)
     async with serving(redis_url, store) as server:
         await server.predict(request())
         runs.clear()
@@ -137,4 +177,4 @@ async def test_a_batch_that_is_too_late_stops(redis_url, store, runs, monkeypatc
         with pytest.raises(grpc.aio.AioRpcError):
             await server.stub.BatchPredictBuildDurations(batch, timeout=0.15)
         await asyncio.sleep(0.6)
-    assert 1 <= len(runs) <= 2  # four parts take 0.4 s
+    assert 0 < sum(len(rows) for _, rows in runs) <= 512  # four parts take 0.4 s

@@ -53,7 +53,7 @@ class RpcSettings(ConductorSettings):
 
     max_in_flight_count: int = Field(default=256, ge=1)
     """Calls, and items of streams, under way at once; further ones are refused. The most that the limit may be."""
-    min_in_flight_count: int = Field(default=8, ge=1)
+    min_in_flight_count: int = Field(default=32, ge=1)
     """The least that the limit falls to."""
     concurrency_limit: Literal["adaptive", "fixed"] = "adaptive"
     """``adaptive``: fewer calls are let in while predictions take longer than they should. ``fixed``: always

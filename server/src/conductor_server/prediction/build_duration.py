@@ -24,8 +24,8 @@ from conductor_server.prediction.history import HISTORY_VIEWS, recent_history
 from conductor_server.prediction.ports import Comparing, FeatureReader, Models, Route
 
 PREDICTOR = "build-duration"
-MODEL_SECONDS = 0.003
-"""What a read of features leaves of the budget for the model and the answer."""
+MODEL_SECONDS = 0.01
+"""What a read of features leaves of the budget for the model and the answer on its way; of a small one half."""
 
 _Answer = Prediction | NoPrediction | DeadlineTooShort
 
@@ -111,7 +111,7 @@ class BuildDurationPredictor:
 
     def _read_until(self, deadline: Deadline, now: float) -> Deadline:
         """When a read of features is given up: in time for the model. Never where the reader's own limit is first."""
-        in_time = deadline.time - MODEL_SECONDS
+        in_time = deadline.time - min(MODEL_SECONDS, (deadline.time - now) / 2)
         return NO_DEADLINE if in_time >= now + self._features.longest_seconds else Deadline(in_time)
 
     async def _read(
