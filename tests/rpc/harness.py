@@ -29,10 +29,15 @@ from conductor_client._aio_status import ServerStatus
 from conductor_rpc.server import RpcServer, Service
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import OFF, Telemetry
+from conductor_rpc.work import Criticality, Work
 
 PREDICTION = "conductor.prediction.v1.PredictionService"
 EVENTS = "conductor.events.v1.EventService"
 AUDIENCE, ISSUER = "conductor", "https://id.example"
+WORK = {
+    "PredictBuildDuration": Work(alike=True),
+    "BatchPredictBuildDurations": Work(Criticality.BATCH, lambda batch: len(batch.requests)),
+}
 Behaviour = Callable[[Any], Awaitable[None]]
 
 
@@ -118,6 +123,7 @@ async def serving(telemetry: Telemetry = OFF, *, share_port: bool = False, **set
             Service(
                 PREDICTION,
                 lambda s: prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, s),
+                work=WORK,
             ),
             Service(EVENTS, lambda s: event_service_pb2_grpc.add_EventServiceServicer_to_server(events, s)),
         ],

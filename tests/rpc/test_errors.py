@@ -20,6 +20,7 @@ ROWS = [
     (exceptions.TenantMismatch(), grpc.StatusCode.PERMISSION_DENIED, "TENANT_MISMATCH", {}),
     (exceptions.Overloaded(0.5), EXHAUSTED, "OVERLOADED", {}),
     (exceptions.TenantOverloaded(3, 0.5), EXHAUSTED, "TENANT_OVERLOADED", {"limit": "3"}),
+    (exceptions.RateLimited(20.0, 0.5), EXHAUSTED, "RATE_LIMITED", {"limit": "20"}),
     (exceptions.NoPrediction(), UNAVAILABLE, "NO_PREDICTION", {}),
     (exceptions.ModelNotFound("m", "v"), grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", {}),
     (exceptions.ModelNotRun(), grpc.StatusCode.INTERNAL, "MODEL_FAILED", {}),
@@ -48,6 +49,8 @@ async def test_row(exception, code, reason, metadata):
     found = failure(caught.value)
     assert (found.code, found.reason, found.metadata, found.message) == (code, reason, metadata, str(exception))
     assert found.retry_seconds == (0.5 if code is EXHAUSTED else None)
+    pushback = dict(caught.value.trailing_metadata()).get("grpc-retry-pushback-ms")
+    assert pushback == ("500" if code is EXHAUSTED else None)
     if reason == "INVALID_FIELD":
         assert found.fields == {"a.b": "is required"}
 

@@ -509,7 +509,7 @@ _FLOATS = st.floats(width=32, allow_infinity=False)
 
 @pytest.mark.parametrize("version", ["", "1"])
 async def test_who_answers_for_a_model_that_is_being_loaded_is_told(version):
-    async def run(inputs):
+    async def run(inputs, until):
         return np.repeat(inputs[:, :1], 3, axis=1).astype(np.float64)
 
     model: Any = SimpleNamespace(**vars(MODEL), run=run, label=ModelLabel("models/build-duration/global", "1", "d"))

@@ -88,6 +88,7 @@ class Call:
     """For its trace."""
     fell_back: bool = False
     """Its answer is less than the best that there is for its tenant."""
+    began: float = field(default_factory=time.monotonic)
 
     def note(self, stage: Stage) -> None:
         """Add a stage that begins."""

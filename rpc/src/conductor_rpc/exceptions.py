@@ -66,6 +66,14 @@ class TenantOverloaded(ConductorError):
         super().__init__(f"the tenant has its share of {limit} calls under way; try again later")
 
 
+class RateLimited(ConductorError):
+    """The tenant asks more a second than it may."""
+
+    def __init__(self, limit: float, retry_seconds: float) -> None:
+        self.limit, self.retry_seconds = limit, retry_seconds
+        super().__init__(f"the tenant may ask {limit:g} questions a second; try again later")
+
+
 class NoPrediction(ConductorError):
     """No model, no history and no default to answer from."""
 

@@ -18,10 +18,12 @@ from conductor_rpc.admission import Admission
 from conductor_rpc.authentication import Authenticator
 from conductor_rpc.call import NO_DEADLINE, Call, Deadline, Stage, set_current_call
 from conductor_rpc.exceptions import DeadlineTooShort, InvalidRequest, Violation
+from conductor_rpc.gate import Gate
 from conductor_rpc.items import Handler, ItemStreams
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import Telemetry
 from conductor_rpc.tenancy import require_tenant
+from conductor_rpc.work import Work
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _UNDECODABLE = object()
@@ -37,14 +39,21 @@ class Onion(grpc.aio.ServerInterceptor):
         authenticator: Authenticator | None,
         telemetry: Telemetry,
         open_methods: frozenset[str],
+        work: Mapping[str, Work],
     ) -> None:
-        """``open_methods``: services, or full names of methods, that are reached without credentials."""
+        """What all calls have in common.
+
+        Args:
+            settings: Bounds and defaults.
+            authenticator: Who callers are; None believes them.
+            telemetry: Where calls are told.
+            open_methods: Services, or full names of methods, that are reached without credentials.
+            work: What calls of a method are, by its full name with a slash at its beginning.
+        """
         self._settings, self._authenticator, self._telemetry = settings, authenticator, telemetry
         self._open_methods = open_methods
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self.calls = Admission(settings.max_in_flight_count)
-        self.streams = Admission(settings.max_stream_count)
-        """Streams both ways are open for as long as their callers like: they must not take the places of work."""
+        self.gate = Gate(settings, telemetry, work)
         self.item_streams = ItemStreams(self.item, authenticator, settings)
 
     @asynccontextmanager
@@ -67,7 +76,7 @@ class Onion(grpc.aio.ServerInterceptor):
                 call.code = "ABORTED"
                 raise
             except Exception as exception:
-                await errors.abort(context, _failed(call, exception))
+                await errors.abort(context, _failed(call, exception), getattr(exception, "retry_seconds", None))
 
     async def item(self, call: Call, request: Message, handler: Handler) -> Message | status_pb2.Status:
         """All layers around one item of a stream, in a task of its own: what goes wrong is its answer, a Status."""
@@ -75,7 +84,7 @@ class Onion(grpc.aio.ServerInterceptor):
         with self._telemetry.call(call):
             try:
                 time_limit = _limit(call.deadline.remaining_seconds())
-                async with self._layers(call, request, time_limit, self.calls):
+                async with self._layers(call, request, time_limit, self.gate.calls):
                     return await handler(request)
             except asyncio.CancelledError:
                 call.code = "CANCELLED"
@@ -101,13 +110,15 @@ class Onion(grpc.aio.ServerInterceptor):
             if request is not None:
                 tenant_id = call.tenant_id = require_tenant(call.identity, _decoded(request))
             with self._telemetry.stage(names.ADMISSION):
-                admission.admit(tenant_id)
+                place = self.gate.admit(admission, call, tenant_id, request)
+            answered = False
             try:
                 if request is not None:
                     rules.validate(_decoded(request))
                 yield
+                answered = True
             finally:
-                admission.release(tenant_id)
+                self.gate.release(admission, call, place, answered=answered)
 
     async def intercept_service(
         self,
@@ -132,26 +143,26 @@ class Onion(grpc.aio.ServerInterceptor):
 
         async def unary_unary(request: Any, context: _Context) -> Any:
             call = admit(method, context)
-            async with onion.around(call, context, request, onion.calls):
+            async with onion.around(call, context, request, onion.gate.calls):
                 response = await handler.unary_unary(request, context)
             _tell_timings(call, context)
             return response
 
         async def stream_unary(requests: AsyncIterator[Any], context: _Context) -> Any:
             call = admit(method, context, streams=True)
-            async with onion.around(call, context, None, onion.calls):
+            async with onion.around(call, context, None, onion.gate.calls):
                 response = await handler.stream_unary(_checked(call, requests), context)
             _tell_timings(call, context)
             return response
 
         async def unary_stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            async with onion.around(admit(method, context, streams=True), context, request, onion.calls):
+            async with onion.around(admit(method, context, streams=True), context, request, onion.gate.calls):
                 async for response in _responses(handler.unary_stream(request, context)):
                     yield response
 
         async def stream_stream(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
             call = admit(method, context, streams=True)
-            async with onion.around(call, context, None, onion.streams):
+            async with onion.around(call, context, None, onion.gate.streams):
                 async for response in _responses(handler.stream_stream(_checked(call, requests), context)):
                     yield response
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -51,7 +52,29 @@ class RpcSettings(ConductorSettings):
     """How long keys are used while they can't be fetched anew; after that every token is refused."""
 
     max_in_flight_count: int = Field(default=256, ge=1)
-    """Calls, and items of streams, under way at once; further ones are refused."""
+    """Calls, and items of streams, under way at once; further ones are refused. The most that the limit may be."""
+    min_in_flight_count: int = Field(default=32, ge=1)
+    """The least that the limit falls to."""
+    concurrency_limit: Literal["adaptive", "fixed"] = "adaptive"
+    """``adaptive``: fewer calls are let in while predictions take longer than they should. ``fixed``: always
+    ``max_in_flight_count``."""
+    target_latency_seconds: float = Field(default=0.2, gt=0)
+    """What half of the predictions may take before the adaptive limit falls. A stream with all its items under way
+    takes about 0.07 s on a quiet core: that is no overload."""
+    batch_share: float = Field(default=0.5, gt=0, le=1)
+    """Batch work is let in while less than this share of the limit is taken."""
+    tenant_questions_per_second: float = Field(default=0.0, ge=0)
+    """What a tenant may ask each process, a batch counting as its items; 0 for any number."""
+    tenant_rates: dict[str, float] = Field(default_factory=dict)
+    """The same of single tenants, by their ids, for example ``{"acme": 200}``."""
+    tenant_burst_seconds: float = Field(default=1.0, gt=0)
+    """So many seconds' worth of questions may come at once."""
+    max_pending_count: int = Field(default=128, ge=1)
+    """Calls that have come and wait to be looked at, somewhat over 0.1 s' worth; gRPC itself refuses further ones, with
+    CANCELLED."""
+    max_connection_stream_count: int = Field(default=256, ge=1)
+    """Calls of one connection under way at once, streams included; further ones wait at the caller (HTTP/2). More than
+    ``max_pending_count``, or who floods by one connection has calls grow old there instead of being refused."""
     max_stream_count: int = Field(default=1024, ge=1)
     """Streams both ways open at once, busy or not; further ones are refused."""
     max_stream_item_count: int = Field(default=128, ge=1, le=1024)

@@ -42,6 +42,8 @@ class ErrorReason(IntEnum):
     MODEL_DAMAGED = 15
     MODEL_STORE_UNAVAILABLE = 16
     MODEL_ADMIN_REQUIRED = 17
+    MODEL_AUTHORITY_MISSING = 22
+    RATE_LIMITED = 23
 
 
 @dataclass(frozen=True)

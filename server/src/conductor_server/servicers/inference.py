@@ -96,10 +96,9 @@ class InferenceServicer(stubs.GRPCInferenceServiceServicer):
         model = _find(serving, request.model_name, request.model_version)
         positions = requested_outputs(request, model)
         inputs = decode(request, model)
-        current_deadline().require(0)
         try:
             with self._telemetry.stage(names.MODEL_RUN):
-                outputs = await model.run(inputs)
+                outputs = await model.run(inputs, current_deadline())
         except ModelFailed as error:
             self._complain(request.model_name, model, error)
             raise ModelNotRun from error

@@ -60,6 +60,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED: moving a global model takes a token with the scope "models:admin"."""
     ERROR_REASON_MODEL_AUTHORITY_MISSING: _ErrorReason.ValueType  # 22
     """FAILED_PRECONDITION: the server has no key that is trusted to move channels; whoever has one does, on the store."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 23
+    """RESOURCE_EXHAUSTED: the tenant asks more questions a second than it may. Metadata: limit, a second."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of an error, sent as `reason` (without the prefix) in the google.rpc.ErrorInfo of its status, with
@@ -104,4 +106,6 @@ ERROR_REASON_MODEL_ADMIN_REQUIRED: ErrorReason.ValueType  # 17
 """PERMISSION_DENIED: moving a global model takes a token with the scope "models:admin"."""
 ERROR_REASON_MODEL_AUTHORITY_MISSING: ErrorReason.ValueType  # 22
 """FAILED_PRECONDITION: the server has no key that is trusted to move channels; whoever has one does, on the store."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 23
+"""RESOURCE_EXHAUSTED: the tenant asks more questions a second than it may. Metadata: limit, a second."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
