@@ -21,7 +21,7 @@ SMALL_BYTES = 4 * 1024
 """A message up to this size can't hold enough to matter."""
 _SMALL_PART_BYTES = 512
 """Nor can a message within a message up to this size, as there are not many."""
-_MANY = 4096
+_MANY = 1024
 """The longest list that has no rule of its own, and the most fields that this release does not know."""
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
