@@ -97,7 +97,7 @@ async def test_the_check_finds_a_server_that_looks_first(tmp_path: Path, monkeyp
 
     def looks_first(identity: object, message: object) -> str:
         if getattr(message, "tenant_id", "") == OTHER:
-            time.sleep(0.002)
+            time.sleep(0.02)
         return require_tenant(identity, message)  # type: ignore[arg-type]
 
     monkeypatch.setattr(onion, "require_tenant", looks_first)

@@ -73,7 +73,7 @@ def require_lists(content: Any, kind: type[Message]) -> None:
 
 
 @lru_cache(maxsize=64)
-def _maxima(kind: type[Message]) -> Mapping[str, int]:
+def _maxima(kind: Any) -> Mapping[str, int]:
     """The longest list by its name, in both spellings that JSON may have."""
     table = rules.TABLES.get(kind, {})
     maxima = {}

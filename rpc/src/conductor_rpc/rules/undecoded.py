@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from conductor_rpc.exceptions import BatchTooLarge, InvalidRequest, Violation
@@ -46,7 +46,7 @@ class _Field(NamedTuple):
     """How often it may stand there."""
     packed_bytes: int
     """How long its packed form may be; 0 for any length, or where it has none."""
-    within: Descriptor | None
+    within: Any
     """What it holds, where that is a message; else None."""
     is_batch: bool
 
@@ -67,7 +67,7 @@ def require_bounds(content: bytes, message: type[Message]) -> None:
         raise DecodeError from None
 
 
-def _walk(content: bytes, at: int, end: int, descriptor: Descriptor, path: str) -> None:
+def _walk(content: bytes, at: int, end: int, descriptor: Any, path: str) -> None:
     fields = _fields(descriptor)
     seen: dict[int, int] = {}
     unknown_count = 0
@@ -123,7 +123,7 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _fields(descriptor: Descriptor) -> Mapping[int, _Field]:
+def _fields(descriptor: Any) -> Mapping[int, _Field]:
     table: Mapping[str, Any] = next((table for kind, table in TABLES.items() if descriptor == kind.DESCRIPTOR), {})
     return {field.number: _field(field, table.get(field.name)) for field in descriptor.fields}
 
