@@ -211,11 +211,11 @@ def test_what_is_hidden(secret: str, around: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["redis://127.0.0.1:6379/0", "mail a@b.example", "tokens=3 of 4", "the token keys can't be read: URLError",
+    ["redis://127.0.0.1:6379/0", "mail a@b.example", "the token keys can't be read: URLError",
      "a valid bearer token is required", "s3://bucket/prefix", "12:00:01,123 INFO x: admin HTTP on 127.0.0.1:80"],
 )  # fmt: skip
 def test_what_is_left_as_it_is(text: str) -> None:
-    assert redacted(text).replace(f"tokens={HIDDEN}", "tokens=3") == text
+    assert redacted(text) == text
 
 
 def test_log_lines_and_tracebacks_hide_secrets(capsys: pytest.CaptureFixture[str]) -> None:

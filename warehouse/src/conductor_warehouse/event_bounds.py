@@ -66,7 +66,7 @@ def require_lists(content: Any, kind: type[Message]) -> None:
     """
     if not isinstance(content, dict):
         return
-    for name, maximum in _maxima(kind).items():
+    for name, maximum in _maxima(kind).items():  # type: ignore[arg-type]  # classes are hashable
         items = content.get(name)
         if isinstance(items, list) and len(items) > maximum:
             raise ValueError(f"{name}: must hold at most {maximum} items")
