@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from faults.conftest import figure
 from faults.scene import Scene
+
+__all__ = ["figure"]
 
 
 @pytest.fixture(scope="package")

@@ -31,9 +31,10 @@ class InvalidRequest(ConductorError):
 class BatchTooLarge(ConductorError):
     """A batch holds more items than it may."""
 
-    def __init__(self, field: str, count: int, limit: int) -> None:
+    def __init__(self, field: str, count: int | None, limit: int) -> None:
+        """``count``: None where nobody counted to the end."""
         self.field, self.limit = field, limit
-        super().__init__(f"{field} holds {count} items; the limit is {limit}")
+        super().__init__(f"{field} holds {'too many' if count is None else count} items; the limit is {limit}")
 
 
 class CredentialsInvalid(ConductorError):

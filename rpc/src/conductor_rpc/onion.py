@@ -17,7 +17,7 @@ from conductor_rpc import errors, names, rules
 from conductor_rpc.admission import Admission
 from conductor_rpc.authentication import Authenticator
 from conductor_rpc.call import NO_DEADLINE, Call, Deadline, Stage, set_current_call
-from conductor_rpc.exceptions import DeadlineTooShort, InvalidRequest, Violation
+from conductor_rpc.exceptions import ConductorError, DeadlineTooShort, InvalidRequest, Violation
 from conductor_rpc.gate import Gate
 from conductor_rpc.items import Handler, ItemStreams
 from conductor_rpc.settings import RpcSettings
@@ -26,7 +26,6 @@ from conductor_rpc.tenancy import require_tenant
 from conductor_rpc.work import Work
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_UNDECODABLE = object()
 _NO_LIMIT: AbstractAsyncContextManager[object] = nullcontext()
 
 
@@ -133,8 +132,8 @@ class Onion(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
             return handler
-        if not {method.split("/")[1], method.removeprefix("/")} & self._open_methods:
-            handler = self._wrapped(method, handler)
+        is_open = {method.split("/")[1], method.removeprefix("/")} & self._open_methods
+        handler = _readable(handler) if is_open else self._wrapped(method, handler)
         self._handlers[method] = handler
         return handler
 
@@ -176,7 +175,7 @@ class Onion(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(unary_unary, *serializers)
 
     def _call(self, method: str, context: _Context, *, streams: bool = False) -> Call:
-        metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+        metadata = _metadata(context)
         remaining = context.time_remaining()
         deadline = NO_DEADLINE if remaining is None else Deadline.after(remaining)
         stages: list[Stage] | None = [] if names.SERVER_TIMING in metadata else None
@@ -221,22 +220,67 @@ async def _responses(responses: Any) -> AsyncIterator[Any]:
         yield response
 
 
-def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    """Bytes that are no such message become a mark: gRPC would send the parser's own text to the caller."""
+def _metadata(context: _Context) -> Mapping[str, str | bytes]:
+    """What came with the call. Credentials that stand twice are none: a proxy may have believed the other ones."""
+    pairs = tuple(context.invocation_metadata() or ())
+    metadata = dict(pairs)
+    if len(metadata) < len(pairs) and sum(key == names.AUTHORIZATION for key, _ in pairs) > 1:
+        del metadata[names.AUTHORIZATION]
+    return metadata
+
+
+def _readable(handler: Any) -> Any:
+    """An open method asks nothing of its callers but a message that can be read; none of them takes a stream."""
+
+    async def unary_unary(request: Any, context: _Context) -> Any:
+        async with _told(context):
+            return await handler.unary_unary(_decoded(request), context)
+
+    async def unary_stream(request: Any, context: _Context) -> AsyncIterator[Any]:
+        async with _told(context):
+            async for response in _responses(handler.unary_stream(_decoded(request), context)):
+                yield response
+
+    serializers = (_tolerant(handler.request_deserializer), handler.response_serializer)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(unary_stream, *serializers)
+    return grpc.unary_unary_rpc_method_handler(unary_unary, *serializers)
+
+
+@asynccontextmanager
+async def _told(context: _Context) -> AsyncIterator[None]:
+    """What goes wrong ends the call in the one way: gRPC would send the exception's own text to the caller."""
+    try:
+        yield
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        raise
+    except NotImplementedError:  # a method of a stock service that its servicer does not have
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+    except Exception as exception:
+        await errors.abort(context, errors.to_status(exception))
+
+
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Bytes that are no such message, or would be too large a one, become the error, raised when it is their turn:
+    gRPC would send the parser's own text to the caller."""
+    kind: type[Message] = getattr(deserialize, "__self__", Message)  # a message's FromString
 
     def tolerant(content: bytes) -> Any:
         try:
-            return deserialize(content) if deserialize else content
+            rules.require_bounds(content, kind)
+            return deserialize(content)
         except DecodeError:
-            return _UNDECODABLE
+            return InvalidRequest([Violation("", "the request is not a message of this method")])
+        except ConductorError as error:
+            return error
 
     return tolerant
 
 
 def _decoded(request: object) -> Message:
-    if not isinstance(request, Message):
-        raise InvalidRequest([Violation("", "the request is not a message of this method")])
-    return request
+    if isinstance(request, Message):
+        return request
+    raise request if isinstance(request, ConductorError) else TypeError(request)
 
 
 def _tell_timings(call: Call, context: _Context) -> None:

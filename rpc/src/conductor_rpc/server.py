@@ -17,6 +17,7 @@ import uvloop
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from conductor_client.redaction import redacted
 from conductor_rpc import health, tls
 from conductor_rpc.admin.ports import AdminPorts
 from conductor_rpc.authentication import authenticator
@@ -184,7 +185,10 @@ class RpcServer:
             # Refused without a line of Python being run (ADR 23): one that refused them itself would do nothing else.
             ("grpc.server.max_pending_requests", self._settings.max_pending_count),
             ("grpc.server.max_pending_requests_hard_limit", self._settings.max_pending_count),
-            ("grpc.server_handshake_timeout_ms", 5_000),
+            ("grpc.max_allowed_incoming_connections", self._settings.max_connection_count),
+            ("grpc.server_handshake_timeout_ms", int(self._settings.handshake_seconds * 1000)),
+            ("grpc.max_connection_idle_ms", int(self._settings.connection_idle_seconds * 1000)),
+            ("grpc.keepalive_time_ms", int(self._settings.keepalive_seconds * 1000)),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.so_reuseport", int(self._share_port)),
             ("grpc.enable_channelz", int(self._settings.admin_grpc_port is not None)),
@@ -211,4 +215,13 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 def configure_logging(level: str) -> None:
     """Log to standard error, one line per record; standard output is for results."""
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _Redacting(logging.Formatter):
+    """Hides secrets, those in tracebacks too: an address in a library's error may hold a password."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))

@@ -86,6 +86,15 @@ class RpcSettings(ConductorSettings):
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     """Largest message taken, after decompression."""
 
+    max_connection_count: int = Field(default=4096, ge=1)
+    """Connections of callers open at once, in each process; further ones are closed before their TLS handshake."""
+    handshake_seconds: float = Field(default=5.0, gt=0, le=120)
+    """How long a new connection may take over its TLS handshake and HTTP/2 settings before it is closed."""
+    connection_idle_seconds: float = Field(default=300.0, ge=1)
+    """A connection without a call for so long is closed; clients open it again with their next call."""
+    keepalive_seconds: float = Field(default=60.0, ge=1)
+    """A connection that is silent for so long is asked whether anybody is there, and closed if nobody is."""
+
     grace_seconds: float = Field(default=1.0, ge=0)
     """After a stop is asked for: how long to go on serving as NOT_SERVING, so that callers go elsewhere."""
     drain_seconds: float = Field(default=10.0, ge=0)

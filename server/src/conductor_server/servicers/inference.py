@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import grpc.aio
+import numpy as np
 
 from conductor.inference.v2 import inference_service_pb2 as messages
 from conductor.inference.v2 import inference_service_pb2_grpc as stubs
@@ -99,6 +100,8 @@ class InferenceServicer(stubs.GRPCInferenceServiceServicer):
         try:
             with self._telemetry.stage(names.MODEL_RUN):
                 outputs = await model.run(inputs, current_deadline())
+            if not np.isfinite(outputs).all():
+                raise ModelFailed("it answered something that is no number")
         except ModelFailed as error:
             self._complain(request.model_name, model, error)
             raise ModelNotRun from error

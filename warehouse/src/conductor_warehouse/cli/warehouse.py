@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conductor_client.output import FAILED, USAGE, OutputFormat, OutputOption, fail, print_record
+from conductor_client.redaction import redacted
 from conductor_warehouse.cli.common import (
     DatabaseOption,
     TenantOption,
@@ -120,7 +121,7 @@ def tail(
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        typer.echo(f"Carrying feature rows to {settings.redis_url}. Stop with Ctrl-C or SIGTERM.")
+        typer.echo(f"Carrying feature rows to {redacted(settings.redis_url)}. Stop with Ctrl-C or SIGTERM.")
         writer.run(stop)
         return
     with database_errors():
