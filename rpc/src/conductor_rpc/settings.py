@@ -69,10 +69,10 @@ class RpcSettings(ConductorSettings):
     """The same of single tenants, by their ids, for example ``{"acme": 200}``."""
     tenant_burst_seconds: float = Field(default=1.0, gt=0)
     """So many seconds' worth of questions may come at once."""
-    max_pending_count: int = Field(default=128, ge=1)
-    """Calls that have come and wait to be looked at, somewhat over 0.1 s' worth; gRPC itself refuses further ones, with
+    max_pending_count: int = Field(default=256, ge=1)
+    """Calls that have come and wait to be looked at, 0.2 to 0.4 s' worth; gRPC itself refuses further ones, with
     CANCELLED."""
-    max_connection_stream_count: int = Field(default=256, ge=1)
+    max_connection_stream_count: int = Field(default=512, ge=1)
     """Calls of one connection under way at once, streams included; further ones wait at the caller (HTTP/2). More than
     ``max_pending_count``, or who floods by one connection has calls grow old there instead of being refused."""
     max_stream_count: int = Field(default=1024, ge=1)
