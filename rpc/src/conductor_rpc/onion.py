@@ -15,10 +15,12 @@ from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
 
 from conductor_rpc import errors, names, rules
 from conductor_rpc.admission import Admission
+from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import Authenticator
 from conductor_rpc.call import NO_DEADLINE, Call, Deadline, Stage, set_current_call
 from conductor_rpc.exceptions import DeadlineTooShort, InvalidRequest, Violation
 from conductor_rpc.items import Handler, ItemStreams
+from conductor_rpc.roles import AUDITED, access, require_role
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import Telemetry
 from conductor_rpc.tenancy import require_tenant
@@ -29,23 +31,22 @@ _NO_LIMIT: AbstractAsyncContextManager[object] = nullcontext()
 
 
 class Onion(grpc.aio.ServerInterceptor):
-    """Wraps every method but the open ones (health and its like, which probes must reach without credentials)."""
+    """Wraps every method but those that ``roles.py`` opens to probes, which have no credentials."""
 
     def __init__(
         self,
         settings: RpcSettings,
         authenticator: Authenticator | None,
         telemetry: Telemetry,
-        open_methods: frozenset[str],
+        audit: Audit,
     ) -> None:
-        """``open_methods``: services, or full names of methods, that are reached without credentials."""
-        self._settings, self._authenticator, self._telemetry = settings, authenticator, telemetry
-        self._open_methods = open_methods
+        self._settings, self._authenticator, self._telemetry, self._audit = settings, authenticator, telemetry, audit
+        self._asks_for_certificates = settings.tls_client_ca_file is not None
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self.calls = Admission(settings.max_in_flight_count)
         self.streams = Admission(settings.max_stream_count)
         """Streams both ways are open for as long as their callers like: they must not take the places of work."""
-        self.item_streams = ItemStreams(self.item, authenticator, settings)
+        self.item_streams = ItemStreams(self.item, settings)
 
     @asynccontextmanager
     async def around(
@@ -60,14 +61,29 @@ class Onion(grpc.aio.ServerInterceptor):
             try:
                 async with self._layers(call, request, self._time_limit(call, streaming=request is None), admission):
                     yield
+                await self._audit.ended(call, request)
             except asyncio.CancelledError:  # nobody is left to answer
                 call.code = "CANCELLED"
+                await self._audit.ended(call, request)
                 raise
             except grpc.aio.AbortError:
                 call.code = "ABORTED"
                 raise
             except Exception as exception:
-                await errors.abort(context, _failed(call, exception))
+                status = _failed(call, exception)
+                await self._audit.ended(call, request, status)
+                await errors.abort(context, status)
+
+    async def identify(self, call: Call) -> None:
+        """Tell whose call it is, and that he may make it: as it begins, and again whenever a stream goes on.
+
+        Raises:
+            CredentialsInvalid: there are no credentials, or they do not hold (any more).
+            RoleRequired: they do not allow this method.
+        """
+        if self._authenticator is not None:
+            call.identity = await self._authenticator.authenticate(call)
+            require_role(call.identity, call.method)
 
     async def item(self, call: Call, request: Message, handler: Handler) -> Message | status_pb2.Status:
         """All layers around one item of a stream, in a task of its own: what goes wrong is its answer, a Status."""
@@ -96,7 +112,7 @@ class Onion(grpc.aio.ServerInterceptor):
             call.deadline.require(self._settings.minimum_deadline_seconds)
             if self._authenticator is not None and call.identity is None:  # an item has its stream's
                 with self._telemetry.stage(names.AUTH):
-                    call.identity = await self._authenticator.authenticate(call.metadata)
+                    await self.identify(call)
             tenant_id = call.identity.tenant_id if call.identity else ""
             if request is not None:
                 tenant_id = call.tenant_id = require_tenant(call.identity, _decoded(request))
@@ -105,6 +121,7 @@ class Onion(grpc.aio.ServerInterceptor):
             try:
                 if request is not None:
                     rules.validate(_decoded(request))
+                    await self._audit.begun(call, request)
                 yield
             finally:
                 admission.release(tenant_id)
@@ -122,7 +139,7 @@ class Onion(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
             return handler
-        if not {method.split("/")[1], method.removeprefix("/")} & self._open_methods:
+        if not access(method).without_credentials:
             handler = self._wrapped(method, handler)
         self._handlers[method] = handler
         return handler
@@ -140,19 +157,21 @@ class Onion(grpc.aio.ServerInterceptor):
         async def stream_unary(requests: AsyncIterator[Any], context: _Context) -> Any:
             call = admit(method, context, streams=True)
             async with onion.around(call, context, None, onion.calls):
-                response = await handler.stream_unary(_checked(call, requests), context)
+                response = await handler.stream_unary(onion._checked(call, requests), context)
             _tell_timings(call, context)
             return response
 
         async def unary_stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            async with onion.around(admit(method, context, streams=True), context, request, onion.calls):
+            call = admit(method, context, streams=True)
+            async with onion.around(call, context, request, onion.calls):
                 async for response in _responses(handler.unary_stream(request, context)):
+                    await onion.identify(call)
                     yield response
 
         async def stream_stream(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
             call = admit(method, context, streams=True)
             async with onion.around(call, context, None, onion.streams):
-                async for response in _responses(handler.stream_stream(_checked(call, requests), context)):
+                async for response in _responses(handler.stream_stream(onion._checked(call, requests), context)):
                     yield response
 
         serializers = (_tolerant(handler.request_deserializer), handler.response_serializer)
@@ -164,12 +183,25 @@ class Onion(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(unary_stream, *serializers)
         return grpc.unary_unary_rpc_method_handler(unary_unary, *serializers)
 
+    async def _checked(self, call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Each message of a stream, checked before it is handed on."""
+        async for request in requests:
+            await self.identify(call)
+            require_tenant(call.identity, _decoded(request))
+            rules.validate(_decoded(request))
+            yield request
+
     def _call(self, method: str, context: _Context, *, streams: bool = False) -> Call:
-        metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+        metadata = _metadata(context)
         remaining = context.time_remaining()
         deadline = NO_DEADLINE if remaining is None else Deadline.after(remaining)
         stages: list[Stage] | None = [] if names.SERVER_TIMING in metadata else None
-        return Call(method, metadata, deadline, streams=streams, stages=stages)
+        call = Call(method, metadata, deadline, streams=streams, stages=stages)
+        if self._asks_for_certificates:
+            call.certificate = b"".join(context.auth_context().get("x509_pem_cert", ()))
+        if method in AUDITED:
+            call.peer = context.peer()
+        return call
 
     def _time_limit(self, call: Call, *, streaming: bool) -> AbstractAsyncContextManager[object]:
         """gRPC itself ends a call at its caller's deadline. A unary call without one gets one; a stream may be long."""
@@ -177,6 +209,15 @@ class Onion(grpc.aio.ServerInterceptor):
             return _NO_LIMIT
         call.deadline = Deadline.after(self._settings.default_deadline_seconds)
         return _limit(self._settings.default_deadline_seconds)
+
+
+def _metadata(context: _Context) -> Mapping[str, str | bytes]:
+    """The headers by name. Credentials that stand there twice are none: which of them would count?"""
+    headers = tuple(context.invocation_metadata() or ())
+    metadata = dict(headers)
+    if len(metadata) < len(headers) and sum(name == names.AUTHORIZATION for name, _ in headers) > 1:
+        metadata[names.AUTHORIZATION] = ""
+    return metadata
 
 
 def _failed(call: Call, exception: Exception) -> status_pb2.Status:
@@ -192,14 +233,6 @@ async def _limit(seconds: float) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise DeadlineTooShort from None
-
-
-async def _checked(call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """Each message of a stream, checked before it is handed on."""
-    async for request in requests:
-        require_tenant(call.identity, _decoded(request))
-        rules.validate(_decoded(request))
-        yield request
 
 
 async def _responses(responses: Any) -> AsyncIterator[Any]:
