@@ -1,7 +1,7 @@
 """What of a call comes into the audit log: of administrative calls everything but secrets, of others nothing.
 
-A call that is let through is noted before it is carried out, and with its outcome before it is answered; a refused one once,
-with its reason. What can't be noted is not carried out.
+A call that is let through is noted before it is carried out, and with its outcome before it is answered; a refused one
+once, with its reason. What can't be noted is not carried out.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class Audit:
         Raises:
             AuditUnavailable: it was carried out, and that can't be noted.
         """
-        if call.method not in AUDITED:
+        if call.method not in AUDITED or call.audit_ended:
             return
+        call.audit_ended = True
         more: dict[str, object] = {"code": call.code, "reason": _reason(status), "phase": "ended"}
         if not call.audit_id:
             allowance = self._refused[call.identity is not None]

@@ -1,7 +1,7 @@
 """Who is calling. Everything that does not hold is the same error, whichever part it was.
 
-A call is one identity's, never a mixture. What stands in ``authorization``, a token or an API key, is the credentials; only
-where nothing stands there, the client's certificate is. A certificate of another tenant beside a token contradicts it.
+A call is one identity's, never a mixture. What stands in ``authorization``, a token or an API key, is the credentials;
+only where nothing stands there, the client's certificate is. A certificate of another tenant contradicts the former.
 """
 
 from __future__ import annotations

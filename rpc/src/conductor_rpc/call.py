@@ -96,6 +96,8 @@ class Call:
     """For its trace."""
     audit_id: str = ""
     """Ties its lines in the audit log together; empty until it has one."""
+    audit_ended: bool = False
+    """Its outcome is noted there, or can't be."""
     fell_back: bool = False
     """Its answer is less than the best that there is for its tenant."""
 

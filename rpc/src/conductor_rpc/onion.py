@@ -121,7 +121,7 @@ class Onion(grpc.aio.ServerInterceptor):
             try:
                 if request is not None:
                     rules.validate(_decoded(request))
-                    await self._audit.begun(call, request)
+                await self._audit.begun(call, request)
                 yield
             finally:
                 admission.release(tenant_id)

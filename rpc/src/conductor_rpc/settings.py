@@ -58,7 +58,7 @@ class RpcSettings(ConductorSettings):
     api_keys_file: Path | None = None
     """File of API keys (`conductor keys`). What is created or revoked there counts within a second."""
     certificate_identities_file: Path | None = None
-    """TOML file that says whom a client's certificate stands for, with tls_client_ca_file. Read again when it changes."""
+    """TOML file that says whom a client's certificate stands for. Read again when it changes."""
 
     audit_file: Path | None = None
     """File that administrative calls are noted in, a JSON line each; None: standard error. Where that can't be written

@@ -27,7 +27,7 @@ class AuditLog:
         self._file = file
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Write one record, with the time, as a line of its own; processes may share the file, and it may be moved away.
+        """Write one record, with the time, as a line of its own. Processes may share the file; it may be moved away.
 
         Raises:
             OSError: it can't be written; then the file is as it was.
