@@ -1,4 +1,4 @@
-"""A prediction server and an event service that take every kind of credentials, and somebody of every kind to call them."""
+"""A prediction server and an event service that take every kind of credentials, and somebody of each to call them."""
 
 from __future__ import annotations
 

@@ -12,9 +12,8 @@ import pytest
 
 from conductor_rpc import onion, roles
 from conductor_rpc.call import Identity
-from conductor_rpc.exceptions import CredentialsInvalid, RoleRequired
 from conductor_rpc.roles import METHODS, OPERATE, PREDICT, PUBLISH, ROLES, Access
-from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, bearer, failure, request, serving
+from rpc.harness import bearer, failure, request, serving
 from security.callers import REQUESTS, WITHOUT_TENANT, Caller, ask, methods
 from security.installation import MINE, OTHER, Installation, installation
 from server.harness import publish
@@ -61,7 +60,7 @@ def everything(store: Path) -> str:
 async def breaches(callers: list[Caller], asked: Iterable[str]) -> set[str]:
     """What went otherwise than it should, for everyone and each method.
 
-    Who may call it asks about the own tenant, another and one that is not there; others ask about one of these by turns.
+    Who may call it asks about the own tenant, another and one that is not there; others about one of these by turns.
     """
     found, refusals, turns = set(), set(), itertools.cycle(TENANTS)
     for caller, method in itertools.product(callers, asked):

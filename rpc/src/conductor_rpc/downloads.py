@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from typing import IO, Any, NoReturn
@@ -19,8 +20,14 @@ def download(address: str, most_bytes: int, seconds: float) -> bytes:
         ValueError: it answers more than ``most_bytes``.
     """
     opener = urllib.request.build_opener(_Plain(), _Secure(), _NoRedirect())
-    with opener.open(address, timeout=seconds) as answer:
-        content: bytes = answer.read(most_bytes + 1)
+    began = time.monotonic()
+    try:
+        with opener.open(address, timeout=seconds) as answer:
+            content: bytes = answer.read(most_bytes + 1)
+    except http.client.HTTPException as error:
+        raise OSError(f"{address} does not speak HTTP: {error}") from error
+    if time.monotonic() - began >= seconds:  # it was cut off, and what came may look whole
+        raise TimeoutError(f"{address} does not answer within {seconds:g} s")
     if len(content) > most_bytes:
         raise ValueError(f"{address} answers more than {most_bytes} bytes")
     return content
