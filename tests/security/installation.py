@@ -22,6 +22,7 @@ from conductor_warehouse.event_service import event_service
 from conductor_warehouse.ingestion import IngestResult
 from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, Pair, bearer
 from security.callers import Caller
+from server.harness import KNOWN_MODELS
 from server.harness import settings as server_settings
 
 MINE, OTHER = "acme", "zeta"
@@ -166,9 +167,8 @@ async def installation(directory: Path, redis_url: str, store: Path, **changes: 
 
     common = {**made.settings(), "token_roles_claim": "roles", "port": 0, "grace_seconds": 0, **changes}
     async with AsyncExitStack() as stack:
-        predictions = await stack.enter_async_context(
-            application(server_settings(redis_url, store, allow_unsigned_models=True, **common))
-        )
+        process = server_settings(redis_url, store, allow_unsigned_models=True, **common)
+        predictions = await stack.enter_async_context(application(process, known_models_directory=KNOWN_MODELS))
         events = RpcServer(RpcSettings(**common), [event_service(ingest)])
         await events.start()
         stack.push_async_callback(events.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hmac
 import json
@@ -21,12 +22,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from conductor.events.v1.event_service_pb2 import PublishEventsRequest
+from conductor.events.v1.event_service_pb2_grpc import EventServiceStub
+from conductor.model.v1.model_service_pb2 import ListModelsRequest, WatchModelsRequest
+from conductor.model.v1.model_service_pb2_grpc import ModelServiceStub
 from conductor_rpc import api_keys, replacing, watched_file
 from conductor_rpc.api_keys import KeyRing
 from conductor_rpc.cli import keys_commands
 from conductor_rpc.exceptions import CredentialsInvalid
 from conductor_rpc.roles import OPERATE, PREDICT, PUBLISH
-from rpc.harness import bearer, failure, item, items, request, serving
+from rpc.harness import bearer, ended, failure, item, items, request, serving
+from security.installation import MINE, installation
+from server.harness import publish
 
 DAY = timedelta(days=1)
 Made = tuple[Path, str]
@@ -171,11 +178,40 @@ async def test_a_key_lives_and_ends_while_the_server_runs(secure, authority, mad
         api_keys.revoke(file, key.split("_")[1])
         assert await _refused_within(1.0, ask) < 1.0
         await stream.write(items(item(2)))
-        with pytest.raises(grpc.aio.AioRpcError) as ended:  # an open stream ends too
+        with pytest.raises(grpc.aio.AioRpcError) as refused:  # an open stream ends too
             await stream.read()
-        assert failure(ended.value).reason == "CREDENTIALS_INVALID"
+        assert failure(refused.value).reason == "CREDENTIALS_INVALID"
         await _refused_within(10.0, lambda: ask(later, "zeta"))
         assert time.time() >= created.expire_time.timestamp(), "and not before its time"
+
+
+async def test_open_streams_end_with_the_key(tmp_path, redis_url, store):
+    publish(store, 10, MINE)
+    async with installation(tmp_path, redis_url, store) as running:
+        made = running.credentials
+        key = made.key(roles=[PREDICT, PUBLISH])
+        plain = made.certificate("nobody")
+        models = ModelServiceStub(await running.channel(running.predictions, plain))
+        watched = models.WatchModels(WatchModelsRequest(tenant_id=MINE), metadata=bearer(key), timeout=20)
+        assert (await watched.read()).channels
+        events = await running.channel(running.events, plain)
+        published = EventServiceStub(events).PublishEvents(metadata=bearer(key), timeout=20)
+        await published.write(PublishEventsRequest(tenant_id=MINE))
+        async with asyncio.timeout(5):
+            while not running.published:  # noqa: ASYNC110 - the ingestion tells no one
+                await asyncio.sleep(0.01)
+        api_keys.revoke(made.api_keys, key.split("_")[1])
+        ask = ListModelsRequest(tenant_id=MINE)
+        await _refused_within(1.0, lambda: models.ListModels(ask, metadata=bearer(key)))
+        publish(store, 20, MINE)
+        with pytest.raises(grpc.aio.AioRpcError) as told:
+            await watched.read()
+        assert failure(told.value).reason == "CREDENTIALS_INVALID", "nothing is told any more"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await published.write(PublishEventsRequest(tenant_id=MINE))
+            await ended(published)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert len(running.published) == 1
 
 
 def test_a_file_that_can_not_be_used_holds_for_a_while_and_then_opens_nothing(made, monkeypatch):

@@ -68,6 +68,7 @@ class Onion(grpc.aio.ServerInterceptor):
                 raise
             except grpc.aio.AbortError:
                 call.code = "ABORTED"
+                await self._audit.ended(call, request)
                 raise
             except Exception as exception:
                 status = _failed(call, exception)

@@ -90,11 +90,11 @@ class InvalidRequest(ConductorError):
 
 
 class Unauthenticated(ConductorError):
-    """UNAUTHENTICATED: no token, or one that doesn't hold."""
+    """UNAUTHENTICATED: no credentials, or ones that don't hold."""
 
 
 class PermissionDenied(ConductorError):
-    """PERMISSION_DENIED: the token is not for this tenant, or does not allow this."""
+    """PERMISSION_DENIED: the credentials are not for this tenant, or do not allow this."""
 
 
 class NotFound(ConductorError):
