@@ -42,6 +42,8 @@ class ErrorReason(IntEnum):
     MODEL_DAMAGED = 15
     MODEL_STORE_UNAVAILABLE = 16
     MODEL_ADMIN_REQUIRED = 17
+    ROLE_REQUIRED = 18
+    AUDIT_UNAVAILABLE = 19
 
 
 @dataclass(frozen=True)
