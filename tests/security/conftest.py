@@ -8,6 +8,7 @@ import pytest
 
 from faults.scene import Scene
 from rpc.harness import AUDIENCE, ISSUER, Authority, Keys
+from security.installation import KEYS
 
 
 @pytest.fixture(scope="package")
@@ -19,7 +20,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 @pytest.fixture(scope="session")
 def keys() -> Keys:
-    return Keys()
+    return KEYS
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from security.callers import Caller
 from server.harness import KNOWN_MODELS
 from server.harness import settings as server_settings
 
+KEYS = Keys()
 MINE, OTHER = "acme", "zeta"
 GRANTS = ((), (PREDICT,), (PUBLISH,), (OPERATE,), (PREDICT, PUBLISH, OPERATE, MODELS_ADMIN))
 """What the callers are allowed."""
@@ -39,7 +40,7 @@ class Credentials:
     """Keys, certificates and files of an installation."""
 
     directory: Path
-    keys: Keys = field(default_factory=Keys)
+    keys: Keys = field(default_factory=lambda: KEYS)
 
     def __post_init__(self) -> None:
         self.authority = Authority(self.directory)

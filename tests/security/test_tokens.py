@@ -20,6 +20,7 @@ from conductor_rpc.roles import MODELS_ADMIN, OPERATE, PREDICT, PUBLISH, SCOPES
 from conductor_rpc.tokens import RoleClaims, Tokens
 from rpc.bad_tokens import BAD_TOKENS
 from rpc.harness import AUDIENCE, ISSUER, Keys, bearer
+from security.installation import KEYS
 
 _DECODE = jwt.decode
 
@@ -100,7 +101,7 @@ class _BelievesTheHeader(Tokens):
         claims = _DECODE(token, options={"verify_signature": False})
         if header.get("alg", "none").lower() != "none":
             algorithm = jwt.algorithms.get_default_algorithms()[header["alg"]]
-            secret = _KEYS.public_pem if header["alg"] == "HS256" else _KEYS.private.public_key()
+            secret = KEYS.public_pem if header["alg"] == "HS256" else KEYS.private.public_key()
             signed, _, signature = token.rpartition(".")
             if not algorithm.verify(signed.encode(), secret, jwt.utils.base64url_decode(signature)):
                 raise CredentialsInvalid
@@ -119,17 +120,14 @@ class _IgnoresBindings(Tokens):
         return tokens._Verified(found.identity, found.key, found.expiry, None)
 
 
-_KEYS = Keys()
-
-
 async def test_authenticators_with_holes_are_found(monkeypatch):
-    found = await let_in(authenticator(_KEYS, _BelievesTheHeader), _KEYS)
+    found = await let_in(authenticator(KEYS, _BelievesTheHeader), KEYS)
     assert {"alg none", "public key as a shared secret", "other algorithm of the same key"} <= found
-    any_key = _AnyKeyWillDo(lambda: _KEYS.jwks().encode(), 300, 3600)
-    assert {"unknown key id", "key id as a path"} <= await let_in(authenticator(_KEYS, key_set=any_key), _KEYS)
-    assert await let_in(authenticator(_KEYS, _IgnoresBindings), _KEYS) == {"bound to a certificate"}
+    any_key = _AnyKeyWillDo(lambda: KEYS.jwks().encode(), 300, 3600)
+    assert {"unknown key id", "key id as a path"} <= await let_in(authenticator(KEYS, key_set=any_key), KEYS)
+    assert await let_in(authenticator(KEYS, _IgnoresBindings), KEYS) == {"bound to a certificate"}
     monkeypatch.setattr(tokens, "_tenant", lambda claims: str(claims["tenant_id"]))
-    assert await let_in(authenticator(_KEYS), _KEYS) == {"empty tenant", "tenant is no text", "tenant with NUL"}
+    assert await let_in(authenticator(KEYS), KEYS) == {"empty tenant", "tenant is no text", "tenant with NUL"}
 
 
 async def test_no_character_of_a_token_may_change(keys):
