@@ -152,6 +152,8 @@ ROWS = [
     (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_DAMAGED", ConductorError),
     (grpc.StatusCode.UNAVAILABLE, "MODEL_STORE_UNAVAILABLE", Unavailable),
     (grpc.StatusCode.PERMISSION_DENIED, "MODEL_ADMIN_REQUIRED", PermissionDenied),
+    (grpc.StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED", PermissionDenied),
+    (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE", Unavailable),
     (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_AUTHORITY_MISSING", ConductorError),
 ]
 

@@ -9,7 +9,7 @@ import datetime
 import ipaddress
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,6 +243,9 @@ class Pair:
     key: Path
 
 
+_LOCAL = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+
+
 class Authority:
     """A certificate authority of the test's own."""
 
@@ -254,10 +257,10 @@ class Authority:
         self.file = directory / f"{name}.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *, expired: bool = False) -> Pair:
+    def issue(self, name: str, *, expired: bool = False, names: Sequence[x509.GeneralName] = _LOCAL) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        certificate = self._sign(subject, key.public_key(), expired=expired)
+        certificate = self._sign(subject, key.public_key(), expired=expired, names=names)
         pair = Pair(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         pair.key.write_bytes(
@@ -272,9 +275,16 @@ class Authority:
         chain = client.certificate.read_bytes() if client else None
         return grpc.ssl_channel_credentials(self.file.read_bytes(), key, chain)
 
-    def _sign(self, subject: x509.Name, key: Any, *, authority: bool = False, expired: bool = False) -> Any:
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: Any,
+        *,
+        authority: bool = False,
+        expired: bool = False,
+        names: Sequence[x509.GeneralName] = _LOCAL,
+    ) -> Any:
         now = datetime.datetime.now(datetime.UTC)
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

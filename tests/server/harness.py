@@ -204,13 +204,15 @@ def settings(redis_url: str, store: Path, **changes: Any) -> ServerSettings:
 # What one test's server found good is known to the next one's, as among the processes of one server: only models that
 # are new, or bad, cost a child process.
 _KNOWN = tempfile.TemporaryDirectory(prefix="conductor-known-models-")
+KNOWN_MODELS = Path(_KNOWN.name)
 
 
 @asynccontextmanager
 async def serving(redis_url: str, store: Path, telemetry: Telemetry = OFF, **changes: Any) -> AsyncIterator[Serving]:
-    known = Path(_KNOWN.name)
     async with (
-        application(settings(redis_url, store, **changes), telemetry=telemetry, known_models_directory=known) as server,
+        application(
+            settings(redis_url, store, **changes), telemetry=telemetry, known_models_directory=KNOWN_MODELS
+        ) as server,
         client(f"127.0.0.1:{server.port}") as found,
     ):
         yield found

@@ -73,4 +73,5 @@ def test_a_token_speaks_for_one_tenant_and_verifies_by_the_public_keys(tmp_path:
     (key,) = jwt.PyJWKSet.from_json(keys.jwks.read_text()).keys
     claims = jwt.decode(keys.token("acme"), key, algorithms=["ES256"], audience=AUDIENCE, issuer=ISSUER)
     assert claims["tenant_id"] == "acme"
+    assert claims["scope"] == "predict publish", "moving models must be asked for"
     assert '"d"' not in keys.jwks.read_text(), "the private part stays private"

@@ -65,6 +65,14 @@ def _limit(
     return {"limit": f"{exception.limit:g}"}
 
 
+def _roles(exception: exceptions.RoleRequired) -> dict[str, str]:
+    return {"roles": " ".join(exception.roles)}
+
+
+def _carried_out(exception: exceptions.AuditUnavailable) -> dict[str, str]:
+    return {"carried_out": str(exception.carried_out).lower()}
+
+
 _Code, _Reason = grpc.StatusCode, ErrorReason
 TABLE: Mapping[type[exceptions.ConductorError], Row] = {
     exceptions.InvalidRequest: Row(_Code.INVALID_ARGUMENT, _Reason.ERROR_REASON_INVALID_FIELD, details=_violations),
@@ -72,6 +80,7 @@ TABLE: Mapping[type[exceptions.ConductorError], Row] = {
         _Code.INVALID_ARGUMENT, _Reason.ERROR_REASON_BATCH_TOO_LARGE, metadata=_limit, details=_batch
     ),
     exceptions.CredentialsInvalid: Row(_Code.UNAUTHENTICATED, _Reason.ERROR_REASON_CREDENTIALS_INVALID),
+    exceptions.RoleRequired: Row(_Code.PERMISSION_DENIED, _Reason.ERROR_REASON_ROLE_REQUIRED, metadata=_roles),
     exceptions.TenantMismatch: Row(_Code.PERMISSION_DENIED, _Reason.ERROR_REASON_TENANT_MISMATCH),
     exceptions.Overloaded: Row(_Code.RESOURCE_EXHAUSTED, _Reason.ERROR_REASON_OVERLOADED, details=_retry),
     exceptions.TenantOverloaded: Row(
@@ -89,6 +98,7 @@ TABLE: Mapping[type[exceptions.ConductorError], Row] = {
     exceptions.ModelStoreDown: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_MODEL_STORE_UNAVAILABLE),
     exceptions.ModelAuthorityMissing: Row(_Code.FAILED_PRECONDITION, _Reason.ERROR_REASON_MODEL_AUTHORITY_MISSING),
     exceptions.ModelAdminRequired: Row(_Code.PERMISSION_DENIED, _Reason.ERROR_REASON_MODEL_ADMIN_REQUIRED),
+    exceptions.AuditUnavailable: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_AUDIT_UNAVAILABLE, metadata=_carried_out),
     exceptions.WarehouseUnavailable: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_WAREHOUSE_UNAVAILABLE),
     exceptions.DeadlineTooShort: Row(_Code.DEADLINE_EXCEEDED, _Reason.ERROR_REASON_DEADLINE_TOO_SHORT),
     exceptions.Stopping: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_STOPPING),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -38,10 +38,21 @@ class BatchTooLarge(ConductorError):
 
 
 class CredentialsInvalid(ConductorError):
-    """No token, or one that does not hold. Always the same text: which part did not hold is nobody's business."""
+    """No credentials, or ones that do not hold. Always the same text: which part did not hold is nobody's business."""
 
     def __init__(self) -> None:
-        super().__init__("a valid bearer token is required")
+        super().__init__("valid credentials are required: a bearer token, an API key or a client certificate")
+
+
+class RoleRequired(ConductorError):
+    """The credentials hold, and do not allow this method."""
+
+    def __init__(self, roles: Iterable[str]) -> None:
+        """``roles``: any one of them would do."""
+        self.roles = tuple(sorted(roles))
+        super().__init__(
+            f"this call takes the role {' or '.join(self.roles)}" if self.roles else "no role allows this call"
+        )
 
 
 class TenantMismatch(ConductorError):
@@ -117,10 +128,20 @@ class ModelStoreDown(ConductorError):
 
 
 class ModelAdminRequired(ConductorError):
-    """Moving a global model takes more than a tenant's token."""
+    """Moving a global model takes more than a role."""
 
     def __init__(self) -> None:
-        super().__init__("moving a global model takes a token with the scope models:admin")
+        super().__init__("moving a global model takes the scope models:admin")
+
+
+class AuditUnavailable(ConductorError):
+    """The audit log can't be written, so that no administrative call is carried out."""
+
+    def __init__(self, *, carried_out: bool) -> None:
+        """``carried_out``: only the outcome could not be written."""
+        self.carried_out = carried_out
+        done = "the call was carried out, but its outcome was not written" if carried_out else "nothing was done"
+        super().__init__(f"the audit log can't be written: {done}")
 
 
 class ModelAuthorityMissing(ConductorError):

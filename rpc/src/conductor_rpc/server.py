@@ -17,9 +17,11 @@ import uvloop
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from conductor_client.audit_log import AuditLog
 from conductor_client.redaction import redacted
 from conductor_rpc import health, tls
 from conductor_rpc.admin.ports import AdminPorts
+from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import authenticator
 from conductor_rpc.items import ItemStreams
 from conductor_rpc.onion import Onion
@@ -40,8 +42,6 @@ class Service:
     """Full name, for example ``conductor.prediction.v1.PredictionService``."""
     register: Callable[[grpc.aio.Server], None]
     """Adds the servicer to a server."""
-    open_methods: frozenset[str] = frozenset()
-    """Names of methods that probes must reach without credentials."""
     work: Mapping[str, Work] = field(default_factory=dict)
     """Methods by name, those whose calls differ from ``work.OTHER``."""
 
@@ -63,11 +63,9 @@ class RpcServer:
         settings.require_security()
         self._settings, self._services, self._share_port = settings, tuple(services), share_port
         self._authenticator = authenticator(settings)
-        open_methods = {f"{service.name}/{method}" for service in services for method in service.open_methods}
         work = {f"/{service.name}/{method}": of for service in services for method, of in service.work.items()}
-        self._onion = Onion(
-            settings, self._authenticator, telemetry, frozenset({health.SERVICE_NAME, *open_methods}), work
-        )
+        audit = Audit(AuditLog(settings.audit_file))
+        self._onion = Onion(settings, self._authenticator, telemetry, audit, work)
         self._health = health.Health(tuple(service.name for service in services))
         self.admin = AdminPorts(settings, self._health, lambda: self.is_serving, telemetry.registry)
         self._server: grpc.aio.Server | None = None

@@ -50,6 +50,19 @@ class RpcSettings(ConductorSettings):
     """How often keys from an address are fetched anew; a file is looked at every second."""
     jwks_maximum_age_seconds: float = Field(default=3600.0, gt=0)
     """How long keys are used while they can't be fetched anew; after that every token is refused."""
+    token_roles_claim: str | None = None
+    """Claim of a token that holds its roles, a list or a text of words, beside those in `scope`."""
+    token_default_roles: tuple[Literal["predict", "publish"], ...] = ("predict", "publish")
+    """Roles of a token that says nothing of roles; empty to refuse it. Never `operate`: that must be said."""
+
+    api_keys_file: Path | None = None
+    """File of API keys (`conductor keys`). What is created or revoked there counts within a second."""
+    certificate_identities_file: Path | None = None
+    """TOML file that says whom a client's certificate stands for. Read again when it changes."""
+
+    audit_file: Path | None = None
+    """File that administrative calls are noted in, a JSON line each; None: standard error. Where that can't be written
+    to, they are refused."""
 
     max_in_flight_count: int = Field(default=256, ge=1)
     """Calls, and items of streams, under way at once; further ones are refused. The most that the limit may be."""
@@ -119,17 +132,21 @@ class RpcSettings(ConductorSettings):
         Raises:
             SettingsInvalid: something is missing or contradicts itself.
         """
-        secured = [self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file, self.jwks]
+        sources = [self.jwks, self.api_keys_file, self.certificate_identities_file]
+        tls = [self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file]
         if self.insecure:
-            if any(value is not None for value in secured):
-                raise SettingsInvalid("--insecure contradicts TLS and JWKS settings: leave out one or the other")
+            if any(value is not None for value in (*tls, *sources)):
+                raise SettingsInvalid(
+                    "--insecure contradicts TLS, JWKS and other credentials: leave out one or the other"
+                )
             return
-        flags = {
-            "--tls-cert": self.tls_certificate_file,
-            "--tls-key": self.tls_key_file,
-            "--jwks": self.jwks,
-            "--issuer": self.issuer,
-        }
+        flags: dict[str, object] = {"--tls-cert": self.tls_certificate_file, "--tls-key": self.tls_key_file}
+        if all(source is None for source in sources):
+            flags["--jwks (or --api-keys, or --certificate-identities)"] = None
+        if self.jwks is not None:
+            flags["--issuer"] = self.issuer
+        if self.certificate_identities_file is not None:
+            flags["--tls-client-ca"] = self.tls_client_ca_file
         missing = [flag for flag, value in flags.items() if value is None]
         if missing:
             raise SettingsInvalid(
@@ -139,3 +156,14 @@ class RpcSettings(ConductorSettings):
         unfit = set(self.token_algorithms) - ASYMMETRIC_ALGORITHMS
         if unfit or not self.token_algorithms:
             raise SettingsInvalid(f"token_algorithms may hold asymmetric algorithms only, not {sorted(unfit)}")
+
+    def describe_security(self) -> str:
+        """In words, for who starts the process."""
+        if self.insecure:
+            return "insecure: no TLS, no credentials"
+        taken = {
+            f"tokens by {self.issuer}": self.jwks,
+            "API keys": self.api_keys_file,
+            "client certificates": self.certificate_identities_file,
+        }
+        return ", ".join(["TLS", *(kind for kind, source in taken.items() if source is not None)])

@@ -26,7 +26,6 @@ from conductor_server.prediction.ports import ModelFailed
 
 SERVICE_NAME = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"
-_OPEN_METHODS = frozenset({"ServerLive", "ServerReady"})
 _ANY = -1
 _LOG = logging.getLogger(__name__)
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -147,8 +146,4 @@ def _find(serving: Serving, name: str, version: str) -> TensorModel:
 def inference_service(models: TensorModels, telemetry: Telemetry, is_ready: Callable[[], bool]) -> Service:
     """The service, ready to be served."""
     servicer = InferenceServicer(models, telemetry, is_ready)
-    return Service(
-        SERVICE_NAME,
-        lambda server: stubs.add_GRPCInferenceServiceServicer_to_server(servicer, server),
-        _OPEN_METHODS,
-    )
+    return Service(SERVICE_NAME, lambda server: stubs.add_GRPCInferenceServiceServicer_to_server(servicer, server))

@@ -13,14 +13,13 @@ from conductor.model.v1 import model_service_pb2_grpc as stubs
 from conductor_model_store import CHAMPION, CHANNELS, InvalidScope, ModelScope, Pointer
 from conductor_rpc.call import current_call
 from conductor_rpc.exceptions import InvalidRequest, ModelAdminRequired, Stopping, Violation
+from conductor_rpc.roles import MODELS_ADMIN
 from conductor_rpc.server import Service
 from conductor_server.models.comparison import Comparison
 from conductor_server.models.control import ModelControl
 from conductor_server.prediction.answers import ModelLabel, Variant
 
 SERVICE_NAME = messages.DESCRIPTOR.services_by_name["ModelService"].full_name
-ADMIN_SCOPE = "models:admin"
-"""What a token's ``scope`` must hold to move global models."""
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -123,7 +122,7 @@ def _scope(request: _OfModel, *, moves: bool = False) -> ModelScope:
     """
     call = current_call()
     identity = call.identity if call is not None else None
-    if request.global_model and moves and identity is not None and ADMIN_SCOPE not in identity.scopes:
+    if request.global_model and moves and identity is not None and MODELS_ADMIN not in identity.scopes:
         raise ModelAdminRequired
     try:
         return ModelScope(request.predictor, "" if request.global_model else request.tenant_id)
