@@ -36,6 +36,10 @@ class Authenticator(Protocol):
         """Release what it holds."""
         ...
 
+    def keys_age_seconds(self) -> float | None:
+        """Since the keys that it verifies with were fetched; None before they were."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
@@ -72,6 +76,10 @@ class JwtAuthenticator:
     async def close(self) -> None:
         """Forget a fetch of keys that is under way."""
         await self._keys.close()
+
+    def keys_age_seconds(self) -> float | None:
+        """Since the keys were fetched; None before they were."""
+        return self._keys.age_seconds()
 
     async def _identity(self, token: str) -> Identity:
         """A verified token is remembered until it expires or its key is no longer the one in use.

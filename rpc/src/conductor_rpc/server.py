@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ import uvloop
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from conductor_rpc import health, tls
+from conductor_rpc import health, names, tls
 from conductor_rpc.admin.ports import AdminPorts
 from conductor_rpc.authentication import authenticator
 from conductor_rpc.items import ItemStreams
@@ -60,6 +59,10 @@ class RpcServer:
         self._settings, self._services, self._share_port = settings, tuple(services), share_port
         self._authenticator = authenticator(settings)
         open_methods = {f"{service.name}/{method}" for service in services for method in service.open_methods}
+        self._stalls = telemetry.stalls
+        telemetry.observe(names.TLS_CERTIFICATE_EXPIRY, tls.expiry_of(settings.tls_certificate_file), unit="s")
+        if self._authenticator is not None:
+            telemetry.observe(names.JWKS_AGE, self._authenticator.keys_age_seconds, unit="s")
         self._onion = Onion(settings, self._authenticator, telemetry, frozenset({health.SERVICE_NAME, *open_methods}))
         self._health = health.Health(tuple(service.name for service in services))
         self.admin = AdminPorts(settings, self._health, lambda: self.is_serving, telemetry.registry)
@@ -105,14 +108,15 @@ class RpcServer:
         for service in self._services:
             service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [service.name for service in self._services]
-        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        served = [service.name for service in self._services]
+        reflection.enable_server_reflection((*served, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         try:
             self.port = self._bind(server)
         except SettingsInvalid:
             await self.admin.stop()
             raise
         await server.start()
+        self._stalls.start()
         self._server = server
         await self._health.report(serving=True)
         return self.port
@@ -137,6 +141,7 @@ class RpcServer:
         await asyncio.sleep(self._settings.grace_seconds)
         self._health.close()
         await self._drain(server)
+        self._stalls.stop()
         if self._authenticator is not None:
             await self._authenticator.close()
 
@@ -198,8 +203,3 @@ async def serve_until_signal(server: RpcServer) -> None:
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a process's main coroutine on uvloop."""
     uvloop.run(main)
-
-
-def configure_logging(level: str) -> None:
-    """Log to standard error, one line per record; standard output is for results."""
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -20,6 +20,8 @@ from conductor_features.clients import FAILURES, Client, open_client, position_k
 from conductor_features.filling import replaying_mark
 from conductor_features.views import VIEWS, View
 from conductor_features.writer import WriteRow, write_rows
+from conductor_rpc import names
+from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_warehouse import statistics
 from conductor_warehouse.features.log import CHANNEL
 
@@ -82,10 +84,22 @@ class TailingWriter:
         batch_size: int = 5_000,
         poll_seconds: float = 1.0,
         retry_seconds: float = 5.0,
+        telemetry: Telemetry = OFF,
     ) -> None:
+        self._telemetry = telemetry
+        self._complete_since: float | None = None
+        telemetry.observe(names.ONLINE_BEHIND, lambda: self.behind_seconds, unit="s")
+        for view in views:
+            telemetry.count(names.ONLINE_ROWS, {names.VIEW: view}, 0)
         self._database_url, self._redis_url = database_url, redis_url
         self._views = tuple(views.values())
         self._batch_size, self._poll_seconds, self._retry_seconds = batch_size, poll_seconds, retry_seconds
+
+    @property
+    def behind_seconds(self) -> float | None:
+        """Since all that was committed was online, as far as is known; None for a writer that waits for its turn."""
+        complete = self._complete_since
+        return None if complete is None else time.monotonic() - complete
 
     def run(self, stop: threading.Event) -> None:
         """Carry rows until ``stop`` is set. A batch under way is finished first."""
@@ -95,8 +109,12 @@ class TailingWriter:
                 with self._connected() as (reading, listening, redis):
                     while not stop.is_set() and not self._may_write(reading):
                         stop.wait(min(self._poll_seconds, _STOP_SECONDS))
+                    self._complete_since = self._complete_since or time.monotonic()
                     while not stop.is_set():
+                        began = time.monotonic()
                         pending = self._carry_all(reading, redis, stop)
+                        if not pending:
+                            self._complete_since = began
                         pause = _FIRST_RETRY_SECONDS
                         if not pending:
                             # In the pauses between events, a few at a time: features come first.
@@ -150,10 +168,13 @@ class TailingWriter:
         # A replica of Redis that took over may lag behind the database's cursor, and so may the cursor after a crash.
         position = min([carried, *filter(None, positions)])
         while not stop.is_set():
-            rows, end = self._read(reading, view, position)
+            began = time.monotonic()
+            rows, end, age_seconds = self._read(reading, view, position)
             if not rows:
                 return _has_rows_beyond(reading, view, position)
             write_rows(redis, view, rows)
+            self._telemetry.took(names.ONLINE_DELAY, age_seconds + time.monotonic() - began, {})
+            self._telemetry.count(names.ONLINE_ROWS, {names.VIEW: view.key}, len(rows))
             position = end
             stored = _move(redis, stored, _format(epoch, position))
             _save_cursor(reading, view, position)
@@ -191,16 +212,18 @@ class TailingWriter:
             while rows := cursor.fetchmany(self._batch_size):
                 yield list(_write_rows(view, rows))
 
-    def _read(self, reading: Connection[Any], view: View, position: Position) -> tuple[list[WriteRow], Position]:
+    def _read(self, reading: Connection[Any], view: View, position: Position) -> tuple[list[WriteRow], Position, float]:
+        """The next rows, the position behind them, and how long ago the oldest of them became known."""
         statement = sql.SQL(
-            "SELECT {keys}, event_timestamp, {fields}, xid::text, log_id FROM {log}"
+            "SELECT {keys}, event_timestamp, {fields},"
+            " extract(epoch FROM clock_timestamp() - created)::double precision, xid::text, log_id FROM {log}"
             " WHERE (xid, log_id) > (%s::xid8, %s) AND xid < pg_snapshot_xmin(pg_current_snapshot())"
             " ORDER BY xid, log_id LIMIT %s"
         ).format(**_parts(view))
         parameters = (str(position.xid), position.log_id, self._batch_size)
         rows = reading.execute(statement, parameters, binary=True).fetchall()
         end = Position(int(rows[-1][-2]), rows[-1][-1]) if rows else position
-        return list(_write_rows(view, rows)), end
+        return list(_write_rows(view, rows)), end, max((row[-3] for row in rows), default=0.0)
 
 
 def tail(

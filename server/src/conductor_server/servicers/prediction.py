@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import grpc.aio
@@ -11,7 +14,7 @@ from conductor.prediction.v1 import build_duration_pb2 as messages
 from conductor.prediction.v1 import prediction_service_pb2_grpc as stubs
 from conductor.prediction.v1.prediction_service_pb2 import DESCRIPTOR
 from conductor_rpc import errors, names, rules
-from conductor_rpc.call import current_call, current_deadline
+from conductor_rpc.call import Stage, current_call, current_deadline
 from conductor_rpc.exceptions import ConductorError, TenantMismatch
 from conductor_rpc.items import ItemStreams
 from conductor_rpc.server import Service
@@ -23,6 +26,7 @@ from conductor_server.prediction.columns import Question
 from conductor_server.servicers.translation import fill, to_question, to_response
 
 SERVICE_NAME = DESCRIPTOR.services_by_name["PredictionService"].full_name
+_MOST_TOLD = 8
 _UNARY = f"/{SERVICE_NAME}/PredictBuildDuration"
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,7 +38,7 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         self, build_duration: BuildDurationPredictor, telemetry: Telemetry, item_streams: Callable[[], ItemStreams]
     ) -> None:
         self._build_duration, self._telemetry, self._item_streams = build_duration, telemetry, item_streams
-        self._together = Coalescer(build_duration.predict)
+        self._together = Coalescer(build_duration.predict, _batch_begins)
 
     async def PredictBuildDuration(  # noqa: N802 - the contract's name
         self, request: messages.PredictBuildDurationRequest, context: _Context
@@ -45,7 +49,11 @@ class PredictionServicer(stubs.PredictionServiceServicer):
     async def _predict_build_duration(
         self, request: messages.PredictBuildDurationRequest
     ) -> messages.PredictBuildDurationResponse:
-        answer = await self._together.ask(_asked(request.tenant_id, to_question(request)))
+        question, call = to_question(request), current_call()
+        waiting = Stage(names.COALESCE_WAIT, time.perf_counter())
+        if call is not None:
+            call.note(waiting)
+        answer = await self._together.ask(Asked(request.tenant_id, question, current_deadline(), call, waiting))
         if not isinstance(answer, Prediction):
             raise answer
         response = to_response(answer)
@@ -60,7 +68,9 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         questions = [item for item in items if isinstance(item, Question)]
         deadline, call = current_deadline(), current_call()
         asked = [Asked(request.tenant_id, question, deadline, call) for question in questions]
-        answers = iter(await self._build_duration.predict(asked) if asked else [])
+        found = await self._build_duration.predict(asked) if asked else []
+        self._tell_trace_of_batch(found)
+        answers = iter(found)
         response = messages.BatchPredictBuildDurationsResponse()
         for item in items:
             answer = next(answers) if isinstance(item, Question) else item
@@ -94,11 +104,47 @@ class PredictionServicer(stubs.PredictionServiceServicer):
             names.VARIANT: origin.variant.value,
             names.FALLBACK_REASON: origin.fallback.value,
         }
+        if origin.missing_features:
+            attributes[names.FEATURES_MISSING] = _missing(origin.missing_features)
         self._telemetry.annotate(attributes, fell_back=origin.fallback is not Fallback.NONE)
 
+    def _tell_trace_of_batch(self, answers: Sequence[object]) -> None:
+        """The same of a batch: how many answers came from where."""
+        origins = [answer.origin for answer in answers if isinstance(answer, Prediction)]
+        methods = Counter(origin.method.value for origin in origins)
+        methods["none"] = len(answers) - len(origins)
+        models = Counter(f"{origin.model.name}@{origin.model.version}" for origin in origins if origin.model.name)
+        attributes = {
+            names.ANSWERED_TOGETHER: str(len(answers)),
+            names.METHODS: _counts(methods),
+            names.MODELS: _counts(models),
+            names.VARIANT: _counts(Counter(origin.variant.value for origin in origins)),
+            names.FALLBACK_REASON: _counts(Counter(origin.fallback.value for origin in origins)),
+        }
+        missing = tuple(dict.fromkeys(chain.from_iterable({origin.missing_features for origin in origins})))
+        if missing:
+            attributes[names.FEATURES_MISSING] = _missing(missing)
+        fell_back = any(origin.fallback is not Fallback.NONE for origin in origins)
+        self._telemetry.annotate(attributes, fell_back=fell_back)
 
-def _asked(tenant_id: str, question: Question) -> Asked:
-    return Asked(tenant_id, question, current_deadline(), current_call())
+
+def _batch_begins(asked: Sequence[Asked]) -> None:
+    """Who waited for a batch waits no more; a trace tells of how many its answer was one."""
+    now, together = time.perf_counter(), str(len(asked))
+    for one in asked:
+        if one.waiting is not None:
+            one.waiting.ended = now
+        if one.call is not None:
+            one.call.attributes[names.ANSWERED_TOGETHER] = together
+
+
+def _counts(found: Counter[str]) -> str:
+    """The most frequent, for a person to read."""
+    return ", ".join(f"{name}: {count}" for name, count in found.most_common(_MOST_TOLD) if count)
+
+
+def _missing(features: Sequence[str]) -> str:
+    return f"{len(features)}: {', '.join(features[:_MOST_TOLD])}"
 
 
 def _item(tenant_id: str, item: messages.PredictBuildDurationRequest) -> Question | ConductorError:
