@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import Counter, Histogram, MeterProvider, Observation
@@ -59,6 +59,7 @@ class Telemetry:
         self._stage_seconds = self._histogram(names.STAGE_DURATION, "Duration of a call's stages")
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._observed: dict[str, list[Callable[[], list[Observation]]]] = {}
         self.observe(names.EVENT_LOOP_STALLED, lambda: self.stalls.loop_seconds, unit="s", total=True)
         self.observe(names.GC_PAUSED, lambda: self.stalls.gc_seconds, unit="s", total=True)
 
@@ -123,17 +124,30 @@ class Telemetry:
 
         self._observe(name, observations, unit, total)
 
-    def observe_by(self, attribute: str, name: str, read: Callable[[], Mapping[str, float]]) -> None:
+    def observe_by(
+        self,
+        attribute: str,
+        name: str,
+        read: Callable[[], Mapping[str, float]],
+        attributes: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Let numbers that only grow be read, by the value of an attribute, of which there must be few."""
-        self._observe(
-            name, lambda: [Observation(number, {attribute: key}) for key, number in tuple(read().items())], "1", True
-        )
+
+        def observations() -> list[Observation]:
+            return [Observation(number, {**attributes, attribute: key}) for key, number in tuple(read().items())]
+
+        self._observe(name, observations, "1", True)
 
     def _observe(self, name: str, observations: Callable[[], list[Observation]], unit: str, total: bool) -> None:
         if self._meter is None:
             return
+        reading = self._observed.get(name)
+        if reading is not None:  # an instrument is made once
+            reading.append(observations)
+            return
+        reading = self._observed[name] = [observations]
         create = self._meter.create_observable_counter if total else self._meter.create_observable_gauge
-        create(name, [lambda _: observations()], unit=unit)
+        create(name, [lambda _: [found for read in reading for found in read()]], unit=unit)
 
     def _histogram(self, name: str, description: str) -> Histogram | None:
         if self._meter is None:

@@ -20,7 +20,8 @@ class InputCounts:
         self._missing: Counter[str] = Counter()
         self._row_count = 0
         telemetry.observe_by(names.PREDICTOR, names.INPUT_ROWS, lambda: {predictor: self._row_count})
-        telemetry.observe_by(names.FEATURE, names.INPUT_MISSING, lambda: self._missing)
+        attributes = {names.PREDICTOR: predictor}
+        telemetry.observe_by(names.FEATURE, names.INPUT_MISSING, lambda: self._missing, attributes)
 
     def add(self, used: Sequence[FeaturesUsed]) -> None:
         """Count in the rows of some questions."""
