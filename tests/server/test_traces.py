@@ -103,7 +103,9 @@ async def test_a_batch_tells_which_models_answered_how_many(redis_url, store, fl
     traced = Traced(slow_seconds=0)
     async with serving(redis_url, store, traced.telemetry) as server:
         items = [request(), request(repository="shop/other"), request()]
-        await server.stub.BatchPredictBuildDurations(BatchPredictBuildDurationsRequest(tenant_id="acme", requests=items))
+        await server.stub.BatchPredictBuildDurations(
+            BatchPredictBuildDurationsRequest(tenant_id="acme", requests=items)
+        )
     [root] = [span for span in traced.all_spans if span.name == f"{PREDICTION}/BatchPredictBuildDurations"]
     told = root.attributes
     assert told[names.ANSWERED_TOGETHER] == "3"
