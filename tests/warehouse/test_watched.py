@@ -70,10 +70,12 @@ async def test_a_publication_is_a_trace_with_its_stages(warehouse_url):
     async def batches():
         yield PublishEventsRequest(tenant_id="acme", events=EVENTS[:10])
 
-    asked = EventServiceSettings(**INSECURE)
-    async with application(asked, WarehouseSettings(database_url=warehouse_url), telemetry=traced.telemetry) as server:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            await EventServiceStub(channel).PublishEvents(batches())
+    settings = EventServiceSettings(**INSECURE), WarehouseSettings(database_url=warehouse_url)
+    async with (
+        application(*settings, telemetry=traced.telemetry) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        await EventServiceStub(channel).PublishEvents(batches())
     assert set(traced.spans) == {PUBLISH, *STAGES}
     root, stages = traced.spans[PUBLISH], [traced.spans[name] for name in STAGES]
     assert all(stage.parent.span_id == root.context.span_id for stage in stages)
