@@ -25,9 +25,10 @@ from conductor_features.keys import entity_key
 from conductor_features.rows import to_microseconds
 from conductor_features.views import BUILD_VIEWS, VIEWS
 from conductor_warehouse import schema
+from conductor_warehouse.cursors import lags
 from conductor_warehouse.features import log as feature_log
 from conductor_warehouse.ingestion import ingest
-from conductor_warehouse.tailing_writer import TailingWriter, lags, tail
+from conductor_warehouse.tailing_writer import TailingWriter, tail
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 from warehouse.histories import (
     START,

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 from uuid import uuid4
@@ -23,6 +22,7 @@ from conductor_features.writer import WriteRow, write_rows
 from conductor_rpc import names
 from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_warehouse import statistics
+from conductor_warehouse.cursors import Position, cursor, has_rows_beyond, save_cursor
 from conductor_warehouse.features.log import CHANNEL
 
 _LOG = logging.getLogger(__name__)
@@ -43,33 +43,8 @@ return 0
 """
 
 
-@dataclass(frozen=True, order=True)
-class Position:
-    """A place in a log: rows are read in the order of their transactions' numbers, then of their own.
-
-    The row's own number would not do: it is drawn before the commit, so a row with a lower number may become visible
-    after one with a higher. Transactions are no better by themselves, but PostgreSQL tells which is the oldest one
-    still under way (``pg_snapshot_xmin``): those below it have all ended, whichever way, and no further row can ever
-    come from them. Whoever reads just the rows below it, in this order, misses none and never waits for a lock.
-    """
-
-    xid: int
-    log_id: int
-
-
 class _PositionLost(Exception):
     """Redis no longer holds the position that was written there: it lost everything, or somebody else wrote."""
-
-
-@dataclass(frozen=True)
-class Lag:
-    """How far the online store is behind one view's log."""
-
-    view: str
-    rows: int
-    """Committed rows that the writer has not carried."""
-    seconds: float
-    """Since the oldest of them was written; 0 for none."""
 
 
 class TailingWriter:
@@ -159,7 +134,7 @@ class TailingWriter:
         return pending
 
     def _carry(self, reading: Connection[Any], redis: Client, view: View, stop: threading.Event) -> bool:
-        epoch, carried = _cursor(reading, view)
+        epoch, carried = cursor(reading, view)
         stored = {key: cast(bytes | None, redis.get(key)) or b"" for key in position_keys(redis, view.key)}
         positions = [_parse(held, epoch) for held in stored.values()]
         if None in positions:
@@ -171,13 +146,13 @@ class TailingWriter:
             began = time.monotonic()
             rows, end, age_seconds = self._read(reading, view, position)
             if not rows:
-                return _has_rows_beyond(reading, view, position)
+                return has_rows_beyond(reading, view, position)
             write_rows(redis, view, rows)
             self._telemetry.took(names.ONLINE_DELAY, age_seconds + time.monotonic() - began, {})
             self._telemetry.count(names.ONLINE_ROWS, {names.VIEW: view.key}, len(rows))
             position = end
             stored = _move(redis, stored, _format(epoch, position))
-            _save_cursor(reading, view, position)
+            save_cursor(reading, view, position)
         return False
 
     def _replay(
@@ -207,9 +182,9 @@ class TailingWriter:
             descending=sql.SQL(", ").join(sql.SQL("{} DESC").format(sql.Identifier(key)) for key in view.entity),
             **_parts(view),
         )
-        with reading.transaction(), reading.cursor(f"replay_{uuid4().hex}") as cursor:
-            cursor.execute(statement, (str(carried.xid), carried.log_id))
-            while rows := cursor.fetchmany(self._batch_size):
+        with reading.transaction(), reading.cursor(f"replay_{uuid4().hex}") as latest:
+            latest.execute(statement, (str(carried.xid), carried.log_id))
+            while rows := latest.fetchmany(self._batch_size):
                 yield list(_write_rows(view, rows))
 
     def _read(self, reading: Connection[Any], view: View, position: Position) -> tuple[list[WriteRow], Position, float]:
@@ -233,52 +208,12 @@ def tail(
     TailingWriter(database_url, redis_url, poll_seconds=poll_seconds, retry_seconds=retry_seconds).run(stop)
 
 
-def lags(connection: Connection[Any], views: Mapping[str, View] = VIEWS) -> list[Lag]:
-    """How far the tailing writer is behind, by view."""
-    found = []
-    for view in views.values():
-        _, carried = _cursor(connection, view)
-        statement = sql.SQL(
-            "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created)), 0)::double precision"
-            " FROM {} WHERE (xid, log_id) > (%s::xid8, %s)"
-        ).format(sql.Identifier(view.log_table))
-        row = connection.execute(statement, (str(carried.xid), carried.log_id)).fetchone()
-        assert row is not None  # noqa: S101 - an aggregate has one row
-        found.append(Lag(view.key, row[0], row[1]))
-    return found
-
-
 def _wait(listening: Connection[Any], stop: threading.Event, seconds: float) -> None:
     """Return when rows were appended, when the time is over, or when asked to stop."""
     deadline = time.monotonic() + seconds
     while not stop.is_set() and (remaining := deadline - time.monotonic()) > 0:
         for _ in listening.notifies(timeout=min(remaining, _STOP_SECONDS), stop_after=1):
             return
-
-
-def _cursor(connection: Connection[Any], view: View) -> tuple[str, Position]:
-    row = connection.execute(
-        "SELECT epoch::text, xid::text, log_id FROM materialization_cursors WHERE view_key = %s", (view.key,)
-    ).fetchone()
-    if row is None:
-        raise psycopg.ProgrammingError(f"view {view.key} has no log: run `conductor warehouse migrate`")
-    return row[0], Position(int(row[1]), row[2])
-
-
-def _save_cursor(connection: Connection[Any], view: View, position: Position) -> None:
-    connection.execute(
-        "UPDATE materialization_cursors SET xid = %s::xid8, log_id = %s, updated_time = clock_timestamp()"
-        " WHERE view_key = %s",
-        (str(position.xid), position.log_id, view.key),
-    )
-
-
-def _has_rows_beyond(connection: Connection[Any], view: View, position: Position) -> bool:
-    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE (xid, log_id) > (%s::xid8, %s))")
-    row = connection.execute(
-        statement.format(sql.Identifier(view.log_table)), (str(position.xid), position.log_id)
-    ).fetchone()
-    return bool(row and row[0])
 
 
 def _format(epoch: str, position: Position) -> bytes:

@@ -56,7 +56,7 @@ def status(*, database_url: DatabaseOption = None, output: OutputOption = Output
       conductor warehouse status -o json
     """
     from conductor_warehouse import schema
-    from conductor_warehouse.tailing_writer import lags
+    from conductor_warehouse.cursors import lags
 
     settings = open_settings(database_url=database_url)
     with database_errors():
