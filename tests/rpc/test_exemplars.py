@@ -29,13 +29,13 @@ async def scrape(port, accept):
 
 
 def exemplars(text):
-    """Of the histogram of calls: (upper edge, exemplar)."""
+    """Of the histogram of calls that ended well: (upper edge, exemplar)."""
     return [
         (float(sample.labels["le"]), sample.exemplar)
         for family in text_string_to_metric_families(text)
         if family.name == "rpc_server_call_duration_seconds"
         for sample in family.samples
-        if sample.exemplar
+        if sample.exemplar and sample.labels["rpc_response_status_code"] == "OK"
     ]
 
 
@@ -44,6 +44,10 @@ async def test_a_slow_bucket_points_to_the_trace_of_a_slow_call():
     provider = TracerProvider(ALWAYS_ON)
     provider.add_span_processor(SimpleSpanProcessor(spans))
     meters = MeterProvider([PrometheusReader(registry)])
+
+    async def fail(_):
+        raise RuntimeError
+
     telemetry = Telemetry(provider, meters, registry, head=OFF_BUT_FOR_CALLERS, slow_seconds=0.15)
     async with serving(telemetry, admin_http_port=0) as running, running.stub() as stub:
         port = running.server.admin.http_port
@@ -51,12 +55,12 @@ async def test_a_slow_bucket_points_to_the_trace_of_a_slow_call():
         assert exemplars(await scrape(port, OPENMETRICS)) == [], "it was not kept"
         running.predictions.behaviour = lambda _: asyncio.sleep(0.2)
         await stub.PredictBuildDuration(request())
-        running.predictions.behaviour = None
-        call = stub.PredictBuildDuration(request(change={"added_line_count": -1}))  # gives the series another label
-        assert (await call.code()).name == "INVALID_ARGUMENT"
+        running.predictions.behaviour = fail
+        call = stub.PredictBuildDuration(request())
+        assert (await call.code()).name == "INTERNAL"  # gives all series another label, error.type
         texts = [await scrape(port, OPENMETRICS) for _ in range(2)]
         plain = await scrape(port, "text/plain")
-    [root] = [span for span in spans.get_finished_spans() if span.name == METHOD]
+    [root] = [span for span in spans.get_finished_spans() if span.name == METHOD and span.status.is_ok]
     for text in texts:  # also the second of two who scrape
         [(edge, exemplar)] = exemplars(text)
         assert exemplar.labels["trace_id"] == f"{root.context.trace_id:032x}"
