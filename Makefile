@@ -9,7 +9,7 @@ MANIFESTS := pyproject.toml $(addsuffix /pyproject.toml,$(MEMBERS))
 UV_PIN := $(shell sed -n 's/^uv==/uv==/p' constraints.txt 2>/dev/null)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test check gen lock lint types contract format bench clean
+.PHONY: help setup demo test check gen dashboards lock lint types contract format bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -45,6 +45,9 @@ contract: setup
 
 gen: setup ## Regenerate the stubs from protos/
 	@./protos/generate.sh
+
+dashboards: setup ## Write deploy/grafana/*.json from their code
+	@PYTHONPATH=deploy/grafana $(BIN)/python -m conductor_dashboards deploy/grafana
 
 format: setup ## Format the code
 	@$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationRequest
 from conductor_client.redaction import HIDDEN, redacted
-from conductor_rpc.server import configure_logging
+from conductor_rpc.logs import LogSettings, configure_logging
 from conductor_workbench.doctor import examine
 from conductor_workbench.embedded.redis import free_port
 from faults.scene import Scene, until
@@ -222,7 +222,7 @@ def test_log_lines_and_tracebacks_hide_secrets(capsys: pytest.CaptureFixture[str
     root = logging.getLogger()
     handlers, root.handlers = root.handlers, []
     try:
-        configure_logging("INFO")
+        configure_logging(LogSettings())
         try:
             raise ConnectionError(f"can't reach redis://u:{PLANTED}@host")
         except ConnectionError:

@@ -54,8 +54,8 @@ before(ingestion.subjects, "store", "inbox stored")
 before(log, "append", "subjects stored")
 before(ingestion.dead_letters, "store", "features stored")
 store = consumer.ingest
-def ingested(*arguments):
-    result = store(*arguments)
+def ingested(*arguments, **options):
+    result = store(*arguments, **options)
     if batch == 2 and point == "committed":
         die()
     return result

@@ -25,9 +25,10 @@ from conductor_features.keys import entity_key
 from conductor_features.rows import to_microseconds
 from conductor_features.views import BUILD_VIEWS, VIEWS
 from conductor_warehouse import schema
+from conductor_warehouse.cursors import lags
 from conductor_warehouse.features import log as feature_log
 from conductor_warehouse.ingestion import ingest
-from conductor_warehouse.tailing_writer import TailingWriter, lags, tail
+from conductor_warehouse.tailing_writer import TailingWriter, tail
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 from warehouse.histories import (
     START,
@@ -239,13 +240,13 @@ def test_killed_midway_it_goes_on_where_it_was(warehouse_url: str, redis_url: st
     program = (
         "import os, signal, sys\n"
         "from conductor_warehouse import tailing_writer as t\n"
-        "save, saved = t._save_cursor, 0\n"
+        "save, saved = t.save_cursor, 0\n"
         "def killed(*arguments):\n"
         "    global saved\n"
         "    saved += 1\n"
         "    if saved == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    save(*arguments)\n"
-        "t._save_cursor = killed\n"
+        "t.save_cursor = killed\n"
         "t.TailingWriter(*sys.argv[1:], batch_size=20).catch_up()\n"
     )
     with psycopg.connect(warehouse_url, autocommit=True) as connection:

@@ -48,6 +48,10 @@ class Authenticator:
         if self._tokens is not None:
             await self._tokens.close()
 
+    def keys_age_seconds(self) -> float | None:
+        """Since the keys that tokens are verified with were fetched; None before they were, and where none are."""
+        return self._tokens.keys_age_seconds() if self._tokens is not None else None
+
     async def _bearer(self, header: str | bytes, certificate: bytes) -> Identity:
         if not isinstance(header, str) or len(header) > _MAX_HEADER_CHARACTERS:
             raise CredentialsInvalid

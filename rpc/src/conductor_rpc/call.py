@@ -101,6 +101,9 @@ class Call:
     fell_back: bool = False
     """Its answer is less than the best that there is for its tenant."""
     began: float = field(default_factory=time.monotonic)
+    trace_id: int = 0
+    """Of its trace, and of its span there: 0 until ``tracing.ids_of`` is asked for them, which few calls need."""
+    span_id: int = 0
 
     def note(self, stage: Stage) -> None:
         """Add a stage that begins."""

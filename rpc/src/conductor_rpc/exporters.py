@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from conductor_rpc import names
+from conductor_rpc.call_log import CallLog
 from conductor_rpc.telemetry import Telemetry
 from conductor_rpc.tracing import SLOW_SECONDS
 
@@ -44,9 +46,10 @@ def telemetry_from_environment(
     Returns:
         The telemetry, and a function that flushes and closes it.
     """
+    call_log = CallLog(slow_seconds)
     traces, metrics = _wanted("TRACES"), _wanted("METRICS")
     if not traces and not metrics and not prometheus:
-        return Telemetry(), lambda: None
+        return Telemetry(call_log=call_log), lambda: None
     # Imported only here: the SDK and the exporters cost start-up time and memory that a process without them keeps.
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
@@ -57,16 +60,18 @@ def telemetry_from_environment(
 
     name = os.environ.get("OTEL_SERVICE_NAME", service_name)
     resource = Resource.create({"service.name": name, "service.instance.id": str(os.getpid())})
-    tracer_provider, meter_provider, registry, head = None, None, None, None
+    tracer_provider, meter_provider, registry, head, spans = None, None, None, None, None
     readers: list[MetricReader] = []
     closing: list[Callable[[], None]] = []
     if traces:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
         from conductor_rpc.sampling import head_sampler  # noqa: PLC0415
+        from conductor_rpc.span_counts import CountedExporter  # noqa: PLC0415
+        from conductor_rpc.trace_ids import GivenIds  # noqa: PLC0415
 
-        spans = OTLPSpanExporter()
-        head, tracer_provider = head_sampler(), TracerProvider(ALWAYS_ON, resource)
+        spans = CountedExporter(OTLPSpanExporter())
+        head, tracer_provider = head_sampler(), TracerProvider(ALWAYS_ON, resource, id_generator=GivenIds())
         tracer_provider.add_span_processor(BatchSpanProcessor(spans))
         closing.append(lambda: _close(tracer_provider.force_flush, spans.shutdown, tracer_provider.shutdown))
     if prometheus:
@@ -86,17 +91,24 @@ def telemetry_from_environment(
         for close_provider in closing:
             close_provider()
 
-    return Telemetry(tracer_provider, meter_provider, registry, head=head, slow_seconds=slow_seconds), close
+    telemetry = Telemetry(
+        tracer_provider, meter_provider, registry, head=head, slow_seconds=slow_seconds, call_log=call_log
+    )
+    if spans is not None:
+        telemetry.observe(names.SPANS_EXPORTED, lambda: spans.exported_count, total=True)
+        telemetry.observe(names.SPANS_LOST, lambda: spans.lost_count, total=True)
+    return telemetry, close
 
 
 def _prometheus() -> tuple[CollectorRegistry, MetricReader]:
     """A registry of our own (the library's shared one would be filled by other libraries), and what fills it."""
-    from opentelemetry.exporter.prometheus import PrometheusMetricReader  # noqa: PLC0415
     from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415
+
+    from conductor_rpc.exemplars import PrometheusReader  # noqa: PLC0415
 
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
-    return registry, PrometheusMetricReader(scope_info_enabled=False, registry=registry)
+    return registry, PrometheusReader(registry)
 
 
 def _close(flush: Callable[[], object], stop_exporting: Callable[[], object], shut_down: Callable[[], object]) -> None:

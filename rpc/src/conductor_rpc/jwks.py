@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import urllib.parse
 from collections import Counter
@@ -53,6 +54,11 @@ class KeySet:
             return None
         await asyncio.shield(refreshing)
         return self._usable(key_id)
+
+    def age_seconds(self) -> float | None:
+        """Since the keys were fetched; None before they were."""
+        age = time.monotonic() - self._fetched_time
+        return age if math.isfinite(age) else None
 
     async def close(self) -> None:
         """Forget a fetch that is under way."""

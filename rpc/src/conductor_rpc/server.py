@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +17,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from conductor_client.audit_log import AuditLog
-from conductor_client.redaction import redacted
-from conductor_rpc import health, tls
+from conductor_rpc import health, names, tls
 from conductor_rpc.admin.ports import AdminPorts
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import authenticator
@@ -63,6 +61,10 @@ class RpcServer:
         settings.require_security()
         self._settings, self._services, self._share_port = settings, tuple(services), share_port
         self._authenticator = authenticator(settings)
+        self._stalls = telemetry.stalls
+        telemetry.observe(names.TLS_CERTIFICATE_EXPIRY, tls.expiry_of(settings.tls_certificate_file), unit="s")
+        if self._authenticator is not None:
+            telemetry.observe(names.JWKS_AGE, self._authenticator.keys_age_seconds, unit="s")
         work = {f"/{service.name}/{method}": of for service in services for method, of in service.work.items()}
         audit = Audit(AuditLog(settings.audit_file))
         self._onion = Onion(settings, self._authenticator, telemetry, audit, work)
@@ -110,14 +112,15 @@ class RpcServer:
         for service in self._services:
             service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [service.name for service in self._services]
-        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        served = [service.name for service in self._services]
+        reflection.enable_server_reflection((*served, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         try:
             self.port = self._bind(server)
         except SettingsInvalid:
             await self.admin.stop()
             raise
         await server.start()
+        self._stalls.start()
         self._server = server
         await self._health.report(serving=True)
         return self.port
@@ -142,6 +145,7 @@ class RpcServer:
         await asyncio.sleep(self._settings.grace_seconds)
         self._health.close()
         await self._drain(server)
+        self._stalls.stop()
         if self._authenticator is not None:
             await self._authenticator.close()
 
@@ -209,17 +213,3 @@ async def serve_until_signal(server: RpcServer) -> None:
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a process's main coroutine on uvloop."""
     uvloop.run(main)
-
-
-def configure_logging(level: str) -> None:
-    """Log to standard error, one line per record; standard output is for results."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
-
-
-class _Redacting(logging.Formatter):
-    """Hides secrets, those in tracebacks too: an address in a library's error may hold a password."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))

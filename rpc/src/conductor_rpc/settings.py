@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from conductor_client.settings import ConductorSettings
+from conductor_rpc.logs import LogSettings
 from conductor_rpc.tracing import SLOW_SECONDS
 
 ASYMMETRIC_ALGORITHMS = frozenset(
@@ -19,7 +19,7 @@ class SettingsInvalid(ValueError):
     """The settings do not allow to start; the message says what to change."""
 
 
-class RpcSettings(ConductorSettings):
+class RpcSettings(LogSettings):
     """Settings of a Conductor gRPC process, read once and frozen."""
 
     host: str = "127.0.0.1"
@@ -122,9 +122,8 @@ class RpcSettings(ConductorSettings):
     """Port of channelz, health and reflection by gRPC; otherwise the same."""
 
     trace_slow_seconds: float = Field(default=SLOW_SECONDS, ge=0)
-    """A call that takes so long is traced whatever OTEL_TRACES_SAMPLER says, where traces are exported at all."""
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    """Least severe level that is logged."""
+    """A call that takes so long is logged, and traced whatever OTEL_TRACES_SAMPLER says, where traces are exported at
+    all."""
 
     def require_security(self) -> None:
         """Refuse to go on without TLS and an authenticator, unless ``insecure`` was said.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import Counter, Histogram, MeterProvider, Observation
@@ -13,7 +13,9 @@ from opentelemetry.trace import TracerProvider
 
 from conductor_rpc import names
 from conductor_rpc.call import Call, Stage, current_call
-from conductor_rpc.tracing import SLOW_SECONDS, Traces
+from conductor_rpc.call_log import CallLog
+from conductor_rpc.stalls import Stalls
+from conductor_rpc.tracing import SERVER_FAULTS, SLOW_SECONDS, Traces
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 _SCOPE = "conductor"
 _NOTHING: AbstractContextManager[None] = nullcontext()
-_SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 
 
 class Telemetry:
@@ -35,6 +36,7 @@ class Telemetry:
         *,
         head: Sampler | None = None,
         slow_seconds: float = SLOW_SECONDS,
+        call_log: CallLog | None = None,
     ) -> None:
         """What is recorded, and where.
 
@@ -44,18 +46,27 @@ class Telemetry:
             registry: Where Prometheus reads the same metrics, if it does.
             head: Says which calls are traced whatever comes of them; None: all.
             slow_seconds: A call that takes so long is traced whatever the head says.
+            call_log: Tells of calls that somebody will ask about.
         """
         self.registry = registry
-        self._traces = Traces(tracer_provider.get_tracer(_SCOPE), head, slow_seconds) if tracer_provider else None
+        self.stalls = Stalls()
+        """Traces tell of them, where somebody starts them."""
+        self._call_log = call_log
+        tracer = tracer_provider.get_tracer(_SCOPE) if tracer_provider else None
+        self._traces = Traces(tracer, head, slow_seconds, self.stalls) if tracer else None
         self._meter = meter_provider.get_meter(_SCOPE) if meter_provider else None
         self._call_seconds = self._histogram(names.RPC_SERVER_CALL_DURATION, "Duration of calls")
         self._stage_seconds = self._histogram(names.STAGE_DURATION, "Duration of a call's stages")
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._observed: dict[str, list[Callable[[], list[Observation]]]] = {}
+        self.observe(names.EVENT_LOOP_STALLED, lambda: self.stalls.loop_seconds, unit="s", total=True)
+        self.observe(names.GC_PAUSED, lambda: self.stalls.gc_seconds, unit="s", total=True)
 
     def call(self, call: Call) -> AbstractContextManager[None]:
         """Around a call: its trace, under the caller's W3C context, and its duration with the code it ended with."""
-        return self._recorded_call(call) if self._traces or self._call_seconds else _NOTHING
+        recorded = self._traces or self._call_seconds or self._call_log
+        return self._recorded_call(call) if recorded else _NOTHING
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Around a stage of the current call: its span and its duration."""
@@ -71,7 +82,7 @@ class Telemetry:
     def annotate(self, attributes: Mapping[str, str], *, fell_back: bool = False) -> None:
         """Add attributes to the current call's trace. ``fell_back``: the answer is less than the best there is."""
         call = current_call()
-        if self._traces is not None and call is not None:
+        if call is not None and call.stages is not None:
             call.attributes.update(attributes)
             call.fell_back |= fell_back
 
@@ -104,12 +115,39 @@ class Telemetry:
             )
         histogram.record(value, attributes)
 
-    def observe(self, name: str, read: Callable[[], int], *, unit: str = "1", total: bool = False) -> None:
-        """Let a number be read whenever metrics are: ``total`` for one that only grows."""
+    def observe(self, name: str, read: Callable[[], float | None], *, unit: str = "1", total: bool = False) -> None:
+        """Let a number be read whenever metrics are: ``total`` for one that only grows; None is no number."""
+
+        def observations() -> list[Observation]:
+            value = read()
+            return [] if value is None else [Observation(value)]
+
+        self._observe(name, observations, unit, total)
+
+    def observe_by(
+        self,
+        attribute: str,
+        name: str,
+        read: Callable[[], Mapping[str, float]],
+        attributes: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Let numbers that only grow be read, by the value of an attribute, of which there must be few."""
+
+        def observations() -> list[Observation]:
+            return [Observation(number, {**attributes, attribute: key}) for key, number in tuple(read().items())]
+
+        self._observe(name, observations, "1", True)
+
+    def _observe(self, name: str, observations: Callable[[], list[Observation]], unit: str, total: bool) -> None:
         if self._meter is None:
             return
+        reading = self._observed.get(name)
+        if reading is not None:  # an instrument is made once
+            reading.append(observations)
+            return
+        reading = self._observed[name] = [observations]
         create = self._meter.create_observable_counter if total else self._meter.create_observable_gauge
-        create(name, [lambda _: [Observation(read())]], unit=unit)
+        create(name, [lambda _: [found for read in reading for found in read()]], unit=unit)
 
     def _histogram(self, name: str, description: str) -> Histogram | None:
         if self._meter is None:
@@ -123,7 +161,7 @@ class Telemetry:
 
     @contextmanager
     def _recorded_call(self, call: Call) -> Iterator[None]:
-        if self._traces is not None:
+        if self._traces is not None or self._call_log is not None:
             call.stages = []
         began = time.perf_counter()
         try:
@@ -135,8 +173,10 @@ class Telemetry:
                 names.RPC_METHOD: call.method.removeprefix("/"),
                 names.RPC_RESPONSE_STATUS_CODE: call.code,
             }
-            if call.code in _SERVER_FAULTS:
+            if call.code in SERVER_FAULTS:
                 attributes[names.ERROR_TYPE] = call.code
+            if self._call_log is not None:
+                self._call_log.ended(call, began, ended)
             # Metrics point to the trace, if there is one.
             context = self._traces.ended(call, began, ended, attributes) if self._traces is not None else None
             if self._call_seconds is not None:
@@ -163,7 +203,7 @@ class _RecordedStage:
         stage = self._stage
         stage.ended = time.perf_counter()
         if self._seconds is not None:
-            for _ in self._calls:
+            for _ in self._calls or (None,):  # work that is nobody's call is recorded too
                 self._seconds.record(stage.ended - stage.began, {names.STAGE: stage.name})
 
 

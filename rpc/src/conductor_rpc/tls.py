@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,20 @@ class CertificateFiles:
         files = [file for file in (self._certificate, self._key, self._client_ca) if file is not None]
         stats = [file.stat() for file in files]
         return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+
+
+def expiry_of(certificate: Path | None) -> Callable[[], float | None]:
+    """What reads when the certificate in a file expires, in seconds since 1970; None where there is none to be read."""
+
+    def read() -> float | None:
+        try:
+            if certificate is None:
+                return None
+            return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc.timestamp()
+        except (OSError, ValueError):
+            return None
+
+    return read
 
 
 def server_credentials(settings: RpcSettings) -> grpc.ServerCredentials:

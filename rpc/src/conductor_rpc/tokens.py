@@ -83,6 +83,10 @@ class Tokens:
             raise CredentialsInvalid from None
         return verified.identity
 
+    def keys_age_seconds(self) -> float | None:
+        """Since the keys were fetched; None before they were."""
+        return self._keys.age_seconds()
+
     async def close(self) -> None:
         """Forget a fetch of keys that is under way."""
         await self._keys.close()

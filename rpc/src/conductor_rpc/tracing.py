@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from opentelemetry import propagate, trace
@@ -17,12 +18,14 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
 from conductor_rpc import names
 from conductor_rpc.call import Call
+from conductor_rpc.stalls import Stalls
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
 
 _OTHERS = frozenset({"tracestate", "baggage"})
 """What callers tell each other beside the trace. Whatever it holds, we need none of it and export none of it."""
+SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 SLOW_SECONDS = 0.1
 """The budget of one prediction."""
 _MOST_AT_ONCE = 100
@@ -30,14 +33,25 @@ _MOST_PER_S = 2.0
 """What the tail keeps for each reason: a hiccup as a whole; but where all calls are slow, tracing must not make it
 worse. Metrics count every one."""
 
+GIVEN_IDS: ContextVar[tuple[int, int] | None] = ContextVar("conductor_given_ids", default=None)
+"""Trace and span id for the next span, where they were told to somebody before there was a span."""
+
+
+def ids_of(call: Call) -> tuple[int, int]:
+    """Trace and span id that the call's span has if it is kept; a call whose ids are known is."""
+    if not call.span_id:
+        call.trace_id = trace.get_current_span(_parent(call)).get_span_context().trace_id or _bits(128)
+        call.span_id = _bits(64)
+    return call.trace_id, call.span_id
+
 
 class Traces:
     """Makes the spans of calls that are kept."""
 
-    def __init__(self, tracer: Tracer, head: Sampler | None, slow_seconds: float) -> None:
+    def __init__(self, tracer: Tracer, head: Sampler | None, slow_seconds: float, stalls: Stalls) -> None:
         """The tracer records all that it is told. ``head``: None keeps every call."""
-        self._tracer, self._head, self._slow_seconds = tracer, head, slow_seconds
-        self._allowances = {reason: _Allowance() for reason in names.REASONS_TO_KEEP}
+        self._tracer, self._head, self._slow_seconds, self._stalls = tracer, head, slow_seconds, stalls
+        self._allowances = {reason: Allowance(_MOST_AT_ONCE, _MOST_PER_S) for reason in names.REASONS_TO_KEEP}
 
     def ended(self, call: Call, began: float, ended: float, attributes: Mapping[str, str]) -> Context | None:
         """Make the spans of a call, if it is kept. Times are of ``time.perf_counter()``.
@@ -45,21 +59,22 @@ class Traces:
         Returns:
             The context of the call's span; None where the call is not kept.
         """
-        told = {key: value for key, value in call.metadata.items() if isinstance(value, str) and key not in _OTHERS}
-        parent = propagate.extract(told)
-        reason = self._reason(call, ended - began, attributes)
+        parent = _parent(call)
+        reason = reason_to_keep(call, ended - began, self._slow_seconds) or (names.LOGGED if call.span_id else "")
         if not (self._sampled(parent, attributes) or (reason and self._allowances[reason].take(ended))):
             return None
         clock = _Clock()
         name = attributes[names.RPC_METHOD]
+        given = GIVEN_IDS.set((call.trace_id, call.span_id) if call.span_id else None)
         span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes, start_time=clock.ns(began))
+        GIVEN_IDS.reset(given)
         span.set_attributes(call.attributes)
         if reason:
             span.set_attribute(names.KEPT_FOR, reason)
         if names.ERROR_TYPE in attributes:
             span.set_status(Status(StatusCode.ERROR))
         context = trace.set_span_in_context(span, parent)
-        for stage in call.stages or ():
+        for stage in (*(call.stages or ()), *self._stalls.during(began, ended)):
             of_stage = self._tracer.start_span(stage.name, context, start_time=clock.ns(stage.began))
             if stage.ended is None:
                 of_stage.set_attribute(names.STAGE_UNFINISHED, True)
@@ -72,18 +87,28 @@ class Traces:
         if self._head is None:
             return True
         # No parent's trace id is 0.
-        trace_id = trace.get_current_span(parent).get_span_context().trace_id or random.getrandbits(128)
+        trace_id = trace.get_current_span(parent).get_span_context().trace_id or _bits(128)
         name = attributes[names.RPC_METHOD]
         decision = self._head.should_sample(parent, trace_id, name, SpanKind.SERVER, attributes).decision
         return bool(decision.is_sampled())  # type: ignore[no-untyped-call]
 
-    def _reason(self, call: Call, seconds: float, attributes: Mapping[str, str]) -> str:
-        """Why the tail would keep the call; empty for no reason."""
-        if names.ERROR_TYPE in attributes:
-            return names.FAULT
-        if call.fell_back:
-            return names.FALLBACK
-        return names.SLOW if seconds >= self._slow_seconds and not call.streams else ""
+
+def reason_to_keep(call: Call, seconds: float, slow_seconds: float) -> str:
+    """Why somebody will ask about the call; empty for no reason."""
+    if call.code in SERVER_FAULTS:
+        return names.FAULT
+    if call.fell_back:
+        return names.FALLBACK
+    return names.SLOW if seconds >= slow_seconds and not call.streams else ""
+
+
+def _parent(call: Call) -> Context:
+    told = {key: value for key, value in call.metadata.items() if isinstance(value, str) and key not in _OTHERS}
+    return propagate.extract(told)
+
+
+def _bits(count: int) -> int:
+    return random.getrandbits(count) or 1  # 0 is no id
 
 
 class _Clock:
@@ -97,15 +122,16 @@ class _Clock:
         return self._offset_ns + int(moment * 1e9)
 
 
-class _Allowance:
+class Allowance:
     """So many at once, and so many a second in the long run."""
 
-    def __init__(self) -> None:
-        self._left, self._asked = float(_MOST_AT_ONCE), 0.0
+    def __init__(self, most_at_once: float, most_per_s: float) -> None:
+        self._most_at_once, self._most_per_s = most_at_once, most_per_s
+        self._left, self._asked = most_at_once, 0.0
 
     def take(self, now: float) -> bool:
         """Whether there is one left."""
-        self._left = min(_MOST_AT_ONCE, self._left + (now - self._asked) * _MOST_PER_S)
+        self._left = min(self._most_at_once, self._left + (now - self._asked) * self._most_per_s)
         self._asked = now
         if self._left < 1:
             return False

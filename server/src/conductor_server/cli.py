@@ -89,7 +89,8 @@ def serve(
     from pydantic import ValidationError
 
     from conductor_model_store import ModelStoreError
-    from conductor_rpc.server import configure_logging, run
+    from conductor_rpc.logs import configure_logging
+    from conductor_rpc.server import run
     from conductor_rpc.settings import SettingsInvalid
     from conductor_server.process import serve_process
     from conductor_server.settings import ServerSettings
@@ -123,7 +124,7 @@ def serve(
             admin_grpc_port=admin_grpc_port,
         )
         settings.require_security()
-        configure_logging(settings.log_level)
+        configure_logging(settings)
         if settings.workers == 1:
             run(serve_process(settings, lambda server: _tell(settings, server.port, output)))
         else:

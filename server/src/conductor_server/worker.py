@@ -10,7 +10,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from conductor_rpc.server import RpcServer, configure_logging, run
+from conductor_rpc.logs import configure_logging
+from conductor_rpc.server import RpcServer, run
 from conductor_server.process import serve_process
 from conductor_server.settings import ServerSettings
 
@@ -21,7 +22,7 @@ def main() -> None:
     """Serve until told to stop."""
     settings = ServerSettings.model_validate_json(sys.stdin.readline())
     known_models_directory = Path(sys.stdin.readline().rstrip("\n"))
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     run(serve_process(settings, _ready, share_port=True, known_models_directory=known_models_directory))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -14,6 +14,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from pydantic import Field
 
 from conductor.events.v1.cloud_event_pb2 import CloudEvent
+from conductor_rpc import names
 from conductor_rpc.exceptions import WarehouseUnavailable
 from conductor_rpc.server import RpcServer
 from conductor_rpc.settings import RpcSettings
@@ -41,7 +42,9 @@ class EventServiceSettings(RpcSettings):
 class Warehouse:
     """A bounded number of database connections, and threads that wait for them."""
 
-    def __init__(self, settings: WarehouseSettings) -> None:
+    def __init__(self, settings: WarehouseSettings, telemetry: Telemetry = OFF) -> None:
+        self._telemetry = telemetry
+        IngestResult().tell(telemetry)
         self._timeout_seconds = settings.publish_timeout_seconds
         self._pool = ConnectionPool(
             settings.require_database_url(),
@@ -81,8 +84,10 @@ class Warehouse:
         await asyncio.to_thread(self._pool.close)
 
     def _ingest(self, events: Sequence[CloudEvent], tenant_id: str) -> IngestResult:
-        with self._pool.connection() as connection:
-            return ingest(connection, events, tenant_id)
+        with ExitStack() as stack:
+            with self._telemetry.stage(names.INGEST_CONNECTION):
+                connection = stack.enter_context(self._pool.connection())
+            return ingest(connection, events, tenant_id, telemetry=self._telemetry)
 
     def _configure(self, connection: Connection[Any]) -> None:
         milliseconds = str(int(self._timeout_seconds * 1000))
@@ -105,7 +110,7 @@ async def application(
     if not status.current:
         raise SchemaMismatch("the database lacks migrations: run `conductor warehouse migrate`")
     async with AsyncExitStack() as stack:
-        warehouse = Warehouse(warehouse_settings)
+        warehouse = Warehouse(warehouse_settings, telemetry)
         stack.push_async_callback(warehouse.close)
         await warehouse.open()
         server = RpcServer(settings, [event_service(warehouse.ingest)], telemetry=telemetry)

@@ -6,12 +6,15 @@ parse → lock tenants → quality gate → inbox → subjects and facts → fea
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from psycopg import Connection, sql
 from psycopg.pq import TransactionStatus
 
+from conductor_rpc import names
+from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_warehouse import dead_letters, retention, subjects
 from conductor_warehouse.data_quality import gate
 from conductor_warehouse.data_quality.mode import Mode
@@ -66,6 +69,13 @@ class IngestResult:
         self.dead_letters += other.dead_letters[: MAXIMUM_TOLD - len(self.dead_letters)]
         self.feature_rows += other.feature_rows
 
+    def tell(self, telemetry: Telemetry) -> None:
+        """Count all of it: zeros too, since an alert sees the first of something only after a zero."""
+        for outcome in ("stored", "duplicates", "expired", "parked"):
+            telemetry.count(names.INGEST_EVENTS, {names.OUTCOME: outcome}, getattr(self, outcome))
+        telemetry.count(names.INGEST_EVENTS, {names.OUTCOME: "dead_letters"}, self.dead_letter_count)
+        telemetry.count(names.INGEST_FEATURE_ROWS, {}, self.feature_rows)
+
 
 def ingest(
     connection: Connection[Any],
@@ -73,6 +83,7 @@ def ingest(
     tenant_id: str | None = None,
     *,
     mode: Mode = Mode.PARK,
+    telemetry: Telemetry = OFF,
 ) -> IngestResult:
     """Store a batch of events with the feature rows that they touch. When it returns, all of it is committed.
 
@@ -85,11 +96,14 @@ def ingest(
             events of other tenants become dead letters. Without it events may be of any tenant, which takes the
             owner's connection.
         mode: whether a tenant's part of the batch that looks wrong as a whole is parked.
+        telemetry: told of the stages, and of what became of the events.
 
     Raises:
         psycopg.Error: the database did not answer or refused; nothing was stored.
     """
-    return ingest_parsed(connection, [parse(event, tenant_id) for event in events], tenant_id, mode=mode)
+    with telemetry.stage(names.INGEST_PARSE):
+        batch = [parse(event, tenant_id) for event in events]
+    return ingest_parsed(connection, batch, tenant_id, mode=mode, telemetry=telemetry)
 
 
 def ingest_parsed(
@@ -98,12 +112,18 @@ def ingest_parsed(
     tenant_id: str | None = None,
     *,
     mode: Mode = Mode.PARK,
+    telemetry: Telemetry = OFF,
 ) -> IngestResult:
     """As :func:`ingest`, for events that were read already."""
     if connection.info.transaction_status != TransactionStatus.IDLE:
         raise RuntimeError("events are acknowledged after their commit: the connection must not be in a transaction")
-    with connection.transaction():
-        return ingest_within(connection, batch, tenant_id, mode=mode)
+    with ExitStack() as transaction:
+        transaction.enter_context(connection.transaction())
+        result = ingest_within(connection, batch, tenant_id, mode=mode, telemetry=telemetry)
+        with telemetry.stage(names.INGEST_COMMIT):
+            transaction.close()
+    result.tell(telemetry)
+    return result
 
 
 def requeue(
@@ -143,6 +163,7 @@ def ingest_within(
     tenant_id: str | None,
     *,
     mode: Mode,
+    telemetry: Telemetry = OFF,
 ) -> IngestResult:
     """As :func:`ingest_parsed`, within a transaction of the caller's that has written nothing yet."""
     events = [event for event in batch if isinstance(event, Event)]
@@ -151,14 +172,19 @@ def ingest_within(
         bind(connection, INGEST_ROLE, tenant_id)
     result = IngestResult(received=len(batch))
     if events:
-        created = lock_tenants(connection, {event.tenant_id for event in events})
-        events, result.expired = _kept(connection, events)
-        verdict = gate.inspect(connection, events, rejected, mode)
+        with telemetry.stage(names.INGEST_LOCK):
+            created = lock_tenants(connection, {event.tenant_id for event in events})
+        with telemetry.stage(names.INGEST_GATE):
+            events, result.expired = _kept(connection, events)
+            verdict = gate.inspect(connection, events, rejected, mode)
         rejected, result.parked = verdict.rejected, verdict.parked_count
-        new = _store_inbox(connection, verdict.events)
-        result.stored, result.duplicates = len(new), len(verdict.events) - len(new)
-        result.feature_rows = log.append(connection, subjects.store(connection, new), created)
-        gate.record(connection, verdict, new)
+        with telemetry.stage(names.INGEST_STORE):
+            new = _store_inbox(connection, verdict.events)
+            result.stored, result.duplicates = len(new), len(verdict.events) - len(new)
+            touched = subjects.store(connection, new)
+        with telemetry.stage(names.INGEST_FEATURES):
+            result.feature_rows = log.append(connection, touched, created)
+            gate.record(connection, verdict, new)
     dead_letters.store(connection, rejected)
     result.dead_letter_count = len(rejected)
     result.dead_letters = [replace(letter, payload=b"") for letter in rejected[:MAXIMUM_TOLD]]

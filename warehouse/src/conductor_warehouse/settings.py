@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from conductor_client.settings import ConductorSettings
+from conductor_rpc.logs import LogSettings
 
 
 def _as_texts(values: Any) -> Any:
@@ -21,7 +21,7 @@ def _as_texts(values: Any) -> Any:
     }
 
 
-class WarehouseSettings(ConductorSettings):
+class WarehouseSettings(LogSettings):
     """Where the warehouse is and how it is fed. Read once, then frozen."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True)  # it may hold a password
@@ -57,6 +57,11 @@ class WarehouseSettings(ConductorSettings):
     """How often the tailing writer looks at the logs and at Redis when nobody wakes it."""
     tail_retry_seconds: float = Field(default=5.0, gt=0)
     """Longest pause between attempts while Redis or PostgreSQL does not answer."""
+
+    admin_host: str = "127.0.0.1"
+    """Address of the tailing writer's and the consumer's admin port, which asks for no credentials."""
+    admin_http_port: int | None = Field(default=None, ge=0, le=65535)
+    """Its number: ``/livez``, ``/readyz`` and ``/metrics`` by HTTP; 0 takes a free one, None opens none."""
 
     def require_database_url(self) -> str:
         """The database's address; raises :class:`DatabaseNotConfigured` when none is set."""

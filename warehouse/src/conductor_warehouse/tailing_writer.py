@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 from uuid import uuid4
@@ -20,7 +19,10 @@ from conductor_features.clients import FAILURES, Client, open_client, position_k
 from conductor_features.filling import replaying_mark
 from conductor_features.views import VIEWS, View
 from conductor_features.writer import WriteRow, write_rows
+from conductor_rpc import names
+from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_warehouse import statistics
+from conductor_warehouse.cursors import Position, cursor, has_rows_beyond, save_cursor
 from conductor_warehouse.features.log import CHANNEL
 
 _LOG = logging.getLogger(__name__)
@@ -41,33 +43,8 @@ return 0
 """
 
 
-@dataclass(frozen=True, order=True)
-class Position:
-    """A place in a log: rows are read in the order of their transactions' numbers, then of their own.
-
-    The row's own number would not do: it is drawn before the commit, so a row with a lower number may become visible
-    after one with a higher. Transactions are no better by themselves, but PostgreSQL tells which is the oldest one
-    still under way (``pg_snapshot_xmin``): those below it have all ended, whichever way, and no further row can ever
-    come from them. Whoever reads just the rows below it, in this order, misses none and never waits for a lock.
-    """
-
-    xid: int
-    log_id: int
-
-
 class _PositionLost(Exception):
     """Redis no longer holds the position that was written there: it lost everything, or somebody else wrote."""
-
-
-@dataclass(frozen=True)
-class Lag:
-    """How far the online store is behind one view's log."""
-
-    view: str
-    rows: int
-    """Committed rows that the writer has not carried."""
-    seconds: float
-    """Since the oldest of them was written; 0 for none."""
 
 
 class TailingWriter:
@@ -82,10 +59,22 @@ class TailingWriter:
         batch_size: int = 5_000,
         poll_seconds: float = 1.0,
         retry_seconds: float = 5.0,
+        telemetry: Telemetry = OFF,
     ) -> None:
+        self._telemetry = telemetry
+        self._complete_since: float | None = None
+        telemetry.observe(names.ONLINE_BEHIND, lambda: self.behind_seconds, unit="s")
+        for view in views:
+            telemetry.count(names.ONLINE_ROWS, {names.VIEW: view}, 0)
         self._database_url, self._redis_url = database_url, redis_url
         self._views = tuple(views.values())
         self._batch_size, self._poll_seconds, self._retry_seconds = batch_size, poll_seconds, retry_seconds
+
+    @property
+    def behind_seconds(self) -> float | None:
+        """Since all that was committed was online, as far as is known; None for a writer that waits for its turn."""
+        complete = self._complete_since
+        return None if complete is None else time.monotonic() - complete
 
     def run(self, stop: threading.Event) -> None:
         """Carry rows until ``stop`` is set. A batch under way is finished first."""
@@ -95,8 +84,12 @@ class TailingWriter:
                 with self._connected() as (reading, listening, redis):
                     while not stop.is_set() and not self._may_write(reading):
                         stop.wait(min(self._poll_seconds, _STOP_SECONDS))
+                    self._complete_since = self._complete_since or time.monotonic()
                     while not stop.is_set():
+                        began = time.monotonic()
                         pending = self._carry_all(reading, redis, stop)
+                        if not pending:
+                            self._complete_since = began
                         pause = _FIRST_RETRY_SECONDS
                         if not pending:
                             # In the pauses between events, a few at a time: features come first.
@@ -141,7 +134,7 @@ class TailingWriter:
         return pending
 
     def _carry(self, reading: Connection[Any], redis: Client, view: View, stop: threading.Event) -> bool:
-        epoch, carried = _cursor(reading, view)
+        epoch, carried = cursor(reading, view)
         stored = {key: cast(bytes | None, redis.get(key)) or b"" for key in position_keys(redis, view.key)}
         positions = [_parse(held, epoch) for held in stored.values()]
         if None in positions:
@@ -150,13 +143,16 @@ class TailingWriter:
         # A replica of Redis that took over may lag behind the database's cursor, and so may the cursor after a crash.
         position = min([carried, *filter(None, positions)])
         while not stop.is_set():
-            rows, end = self._read(reading, view, position)
+            began = time.monotonic()
+            rows, end, age_seconds = self._read(reading, view, position)
             if not rows:
-                return _has_rows_beyond(reading, view, position)
+                return has_rows_beyond(reading, view, position)
             write_rows(redis, view, rows)
+            self._telemetry.took(names.ONLINE_DELAY, age_seconds + time.monotonic() - began, {})
+            self._telemetry.count(names.ONLINE_ROWS, {names.VIEW: view.key}, len(rows))
             position = end
             stored = _move(redis, stored, _format(epoch, position))
-            _save_cursor(reading, view, position)
+            save_cursor(reading, view, position)
         return False
 
     def _replay(
@@ -186,21 +182,23 @@ class TailingWriter:
             descending=sql.SQL(", ").join(sql.SQL("{} DESC").format(sql.Identifier(key)) for key in view.entity),
             **_parts(view),
         )
-        with reading.transaction(), reading.cursor(f"replay_{uuid4().hex}") as cursor:
-            cursor.execute(statement, (str(carried.xid), carried.log_id))
-            while rows := cursor.fetchmany(self._batch_size):
+        with reading.transaction(), reading.cursor(f"replay_{uuid4().hex}") as latest:
+            latest.execute(statement, (str(carried.xid), carried.log_id))
+            while rows := latest.fetchmany(self._batch_size):
                 yield list(_write_rows(view, rows))
 
-    def _read(self, reading: Connection[Any], view: View, position: Position) -> tuple[list[WriteRow], Position]:
+    def _read(self, reading: Connection[Any], view: View, position: Position) -> tuple[list[WriteRow], Position, float]:
+        """The next rows, the position behind them, and how long ago the oldest of them became known."""
         statement = sql.SQL(
-            "SELECT {keys}, event_timestamp, {fields}, xid::text, log_id FROM {log}"
+            "SELECT {keys}, event_timestamp, {fields},"
+            " extract(epoch FROM clock_timestamp() - created)::double precision, xid::text, log_id FROM {log}"
             " WHERE (xid, log_id) > (%s::xid8, %s) AND xid < pg_snapshot_xmin(pg_current_snapshot())"
             " ORDER BY xid, log_id LIMIT %s"
         ).format(**_parts(view))
         parameters = (str(position.xid), position.log_id, self._batch_size)
         rows = reading.execute(statement, parameters, binary=True).fetchall()
         end = Position(int(rows[-1][-2]), rows[-1][-1]) if rows else position
-        return list(_write_rows(view, rows)), end
+        return list(_write_rows(view, rows)), end, max((row[-3] for row in rows), default=0.0)
 
 
 def tail(
@@ -210,52 +208,12 @@ def tail(
     TailingWriter(database_url, redis_url, poll_seconds=poll_seconds, retry_seconds=retry_seconds).run(stop)
 
 
-def lags(connection: Connection[Any], views: Mapping[str, View] = VIEWS) -> list[Lag]:
-    """How far the tailing writer is behind, by view."""
-    found = []
-    for view in views.values():
-        _, carried = _cursor(connection, view)
-        statement = sql.SQL(
-            "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created)), 0)::double precision"
-            " FROM {} WHERE (xid, log_id) > (%s::xid8, %s)"
-        ).format(sql.Identifier(view.log_table))
-        row = connection.execute(statement, (str(carried.xid), carried.log_id)).fetchone()
-        assert row is not None  # noqa: S101 - an aggregate has one row
-        found.append(Lag(view.key, row[0], row[1]))
-    return found
-
-
 def _wait(listening: Connection[Any], stop: threading.Event, seconds: float) -> None:
     """Return when rows were appended, when the time is over, or when asked to stop."""
     deadline = time.monotonic() + seconds
     while not stop.is_set() and (remaining := deadline - time.monotonic()) > 0:
         for _ in listening.notifies(timeout=min(remaining, _STOP_SECONDS), stop_after=1):
             return
-
-
-def _cursor(connection: Connection[Any], view: View) -> tuple[str, Position]:
-    row = connection.execute(
-        "SELECT epoch::text, xid::text, log_id FROM materialization_cursors WHERE view_key = %s", (view.key,)
-    ).fetchone()
-    if row is None:
-        raise psycopg.ProgrammingError(f"view {view.key} has no log: run `conductor warehouse migrate`")
-    return row[0], Position(int(row[1]), row[2])
-
-
-def _save_cursor(connection: Connection[Any], view: View, position: Position) -> None:
-    connection.execute(
-        "UPDATE materialization_cursors SET xid = %s::xid8, log_id = %s, updated_time = clock_timestamp()"
-        " WHERE view_key = %s",
-        (str(position.xid), position.log_id, view.key),
-    )
-
-
-def _has_rows_beyond(connection: Connection[Any], view: View, position: Position) -> bool:
-    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE (xid, log_id) > (%s::xid8, %s))")
-    row = connection.execute(
-        statement.format(sql.Identifier(view.log_table)), (str(position.xid), position.log_id)
-    ).fetchone()
-    return bool(row and row[0])
 
 
 def _format(epoch: str, position: Position) -> bytes:

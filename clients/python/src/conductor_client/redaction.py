@@ -11,14 +11,15 @@ _IN_PARAMETER = re.compile(
 )
 _BEARER = re.compile(r"(\b(?:bearer|basic)\s+)[A-Za-z0-9\-._~+/=]{8,}", re.IGNORECASE)
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]*")
+_API_KEY = re.compile(r"(\bconductor_[a-z0-9]+_)[0-9a-f]{64}")
 _PRIVATE_KEY = re.compile(r"-----BEGIN ([A-Z ]*)PRIVATE KEY-----.*?(?:-----END \1PRIVATE KEY-----|\Z)", re.DOTALL)
 
 
 def redacted(text: str) -> str:
     """The text without the secrets that can be told by their form.
 
-    They are: user and password of a URL, parameters that are named after secrets, bearer tokens, JSON Web Tokens and
-    private keys.
+    They are: user and password of a URL, parameters that are named after secrets, bearer tokens, JSON Web Tokens, API
+    keys' secrets and private keys.
     """
     if "://" in text:
         text = _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)
@@ -27,4 +28,6 @@ def redacted(text: str) -> str:
     text = _BEARER.sub(rf"\1{HIDDEN}", text)
     if "eyJ" in text:
         text = _JWT.sub(HIDDEN, text)
+    if "conductor_" in text:
+        text = _API_KEY.sub(rf"\1{HIDDEN}", text)
     return _PRIVATE_KEY.sub(HIDDEN, text) if "PRIVATE KEY" in text else text

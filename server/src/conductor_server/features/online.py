@@ -20,6 +20,16 @@ class OnlineFeatures:
 
     def __init__(self, reader: OnlineReader, telemetry: Telemetry) -> None:
         self._reader, self._telemetry = reader, telemetry
+        done = reader.statistics
+        telemetry.count(names.FEATURE_READ_FAILURES, {}, 0)  # an alert sees the first only after a zero
+        telemetry.observe(names.ONLINE_STORE_CONNECTED, lambda: int(reader.connected))
+        telemetry.observe(names.FEATURE_READS, lambda: done.reads, total=True)
+        telemetry.observe(names.FEATURE_READ_KEYS, lambda: done.keys, total=True)
+        telemetry.observe(names.FEATURE_READ_TIMEOUTS, lambda: done.timeouts, total=True)
+        telemetry.observe(names.FEATURE_READ_DISCONNECTS, lambda: done.disconnects, total=True)
+        telemetry.observe_by(
+            names.REASON, names.FEATURE_READ_BAD_VALUES, lambda: {"absent": done.absent, "corrupt": done.corrupt}
+        )
 
     @property
     def longest_seconds(self) -> float:

@@ -8,7 +8,7 @@ import logging
 from conductor_model_store import CANARY, ModelScope, ModelStore, ModelStoreError, Pointer, PointerMoved
 from conductor_rpc import names
 from conductor_rpc.telemetry import Telemetry
-from conductor_server.models.canary_bounds import CanaryBounds
+from conductor_server.models.canary_bounds import KINDS, CanaryBounds
 from conductor_server.models.registry import Registry
 from conductor_server.models.variant_statistics import VariantStatistics
 from conductor_server.prediction.answers import ModelLabel, Variant
@@ -23,6 +23,8 @@ class CanaryGuard:
     def __init__(self, store: ModelStore, registry: Registry, telemetry: Telemetry, bounds: CanaryBounds) -> None:
         self._store, self._registry, self._telemetry, self._bounds = store, registry, telemetry, bounds
         self._tasks: set[asyncio.Task[None]] = set()
+        for kind in KINDS:  # an alert sees the first only after a zero
+            telemetry.count(names.CANARY_WITHDRAWALS, {names.REASON: kind}, 0)
 
     def judge(self, label: ModelLabel, variant: Variant, statistics: VariantStatistics) -> None:
         """Withdraw a canary that is out of its bounds: here at once, in the store soon."""

@@ -46,6 +46,10 @@ processor, however many tenants wait; one model comes at once all the same."""
 _IDLE_SECONDS = 30.0
 """The verifying process takes a second to start and a hundred megabytes: it stays for a while, not for ever."""
 
+_REFUSED: list[type[Exception]] = [ModelRefused, ModelStoreError, *ModelStoreError.__subclasses__()]
+_REFUSALS = sorted(error.__name__ for error in _REFUSED)
+"""Reasons that refusals are counted by."""
+
 _Result = TypeVar("_Result")
 
 
@@ -71,6 +75,9 @@ class ModelLoader:
     ) -> None:
         self._store, self._watch, self._registry, self._verifier = store, watch, registry, verifier
         self._telemetry = telemetry
+        for predictor in registry.predictors:
+            for reason in _REFUSALS:  # an alert sees the first only after a zero
+                telemetry.count(names.MODEL_REFUSALS, {names.PREDICTOR: predictor, names.REASON: reason}, 0)
         self._parts = SharedParts()
         self._followed: OrderedDict[Place, None] = OrderedDict()
         self._asked: OrderedDict[Place, float] = OrderedDict()

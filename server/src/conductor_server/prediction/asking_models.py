@@ -27,6 +27,7 @@ class AskingModels:
     def __init__(self, predictor: str, telemetry: Telemetry) -> None:
         self._predictor, self._telemetry = predictor, telemetry
         self._complained_of: set[str] = set()
+        telemetry.count(names.MODEL_FAILURES, {names.PREDICTOR: predictor}, 0)  # an alert sees the first after a zero
 
     async def ask(
         self,

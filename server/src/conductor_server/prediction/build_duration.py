@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 from conductor_features.tables import RowTable
 from conductor_rpc import names
-from conductor_rpc.call import NO_DEADLINE, Call, Deadline
+from conductor_rpc.call import NO_DEADLINE, Call, Deadline, Stage
 from conductor_rpc.exceptions import DeadlineTooShort, NoPrediction
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.prediction.answers import Fallback, Method, Origin, Prediction, Variant
 from conductor_server.prediction.asking_models import AskingModels, each_once
 from conductor_server.prediction.columns import Question, Subject, entity
 from conductor_server.prediction.history import HISTORY_VIEWS, recent_history
+from conductor_server.prediction.input_counts import InputCounts
 from conductor_server.prediction.ports import Comparing, FeatureReader, Models, Route
 
 PREDICTOR = "build-duration"
@@ -38,6 +39,8 @@ class Asked(NamedTuple):
     deadline: Deadline
     call: Call | None = None
     """What the time that it takes is told of."""
+    waiting: Stage | None = None
+    """That of waiting for its batch."""
 
 
 class BuildDurationPredictor:
@@ -48,6 +51,7 @@ class BuildDurationPredictor:
     ) -> None:
         self._models, self._features, self._telemetry, self._comparing = models, features, telemetry, comparing
         self._asking = AskingModels(PREDICTOR, telemetry)
+        self._inputs = InputCounts(PREDICTOR, telemetry)
 
     async def predict(self, asked: Sequence[Asked]) -> list[_Answer]:
         """Answers in the order of what is asked: one read of features for all, and one run per model.
@@ -98,6 +102,7 @@ class BuildDurationPredictor:
             calls = [one.call for one in asked_now]
             by_model = await self._asking.ask(model, questions, inputs, calls, nobody_waits)
             if rung == 0:
+                self._inputs.add(inputs.used)
                 for at, used in zip(pending, inputs.used, strict=True):
                     missing[at] = used.missing
             for at, found in zip(pending, by_model, strict=True):

@@ -26,9 +26,13 @@ A = TypeVar("A")
 class Coalescer(Generic[Q, A]):
     """Gathers questions for one function that answers many."""
 
-    def __init__(self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]) -> None:
-        """``answer`` gives answers in the order of the questions."""
-        self._answer = answer
+    def __init__(
+        self,
+        answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
+        begins: Callable[[Sequence[Q]], None] = lambda _: None,
+    ) -> None:
+        """``answer`` gives answers in the order of the questions; ``begins`` is told of a batch before."""
+        self._answer, self._batch_begins = answer, begins
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._begins: asyncio.Handle | None = None
         """When what is waiting is answered, if nothing changes."""
@@ -53,7 +57,7 @@ class Coalescer(Generic[Q, A]):
         waiting, self._waiting = self._waiting, []
         asked = [(question, future) for question, future in waiting if not future.done()]
         for first in range(0, len(asked), _MOST_TOGETHER):
-            task = asyncio.get_running_loop().create_task(self._give(asked[first : first + _MOST_TOGETHER]))
+            task = asyncio.get_running_loop().create_task(self._answer_batch(asked[first : first + _MOST_TOGETHER]))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
@@ -62,6 +66,10 @@ class Coalescer(Generic[Q, A]):
         if self._begins is not None and not self._tasks:
             self._begins.cancel()
             self._begins = asyncio.get_running_loop().call_soon(self._begin, context=self._context)
+
+    async def _answer_batch(self, asked: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
+        self._batch_begins([question for question, _ in asked])
+        await self._give(asked)
 
     async def _give(self, asked: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
         try:

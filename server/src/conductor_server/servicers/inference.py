@@ -96,6 +96,16 @@ class InferenceServicer(stubs.GRPCInferenceServiceServicer):
         model = _find(serving, request.model_name, request.model_version)
         positions = requested_outputs(request, model)
         inputs = decode(request, model)
+        current_deadline().require(0)
+        label = model.label
+        fell_back = serving.fallback is not Fallback.NONE and not request.model_version
+        told = {
+            names.MODEL_NAME: label.name,
+            names.MODEL_VERSION: label.version,
+            names.FALLBACK_REASON: serving.fallback.value if fell_back else Fallback.NONE.value,
+            names.ANSWERED_TOGETHER: str(len(inputs)),
+        }
+        self._telemetry.annotate(told, fell_back=fell_back)
         try:
             with self._telemetry.stage(names.MODEL_RUN):
                 outputs = await model.run(inputs, current_deadline())
@@ -104,16 +114,12 @@ class InferenceServicer(stubs.GRPCInferenceServiceServicer):
         except ModelFailed as error:
             self._complain(request.model_name, model, error)
             raise ModelNotRun from error
-        label = model.label
         response = messages.ModelInferResponse(
             model_name=request.model_name, model_version=label.version, id=request.id
         )
         response.parameters["model_name"].string_param = label.name
         response.parameters["model_version"].string_param = label.version
         response.parameters["model_digest"].string_param = label.digest
-        fell_back = serving.fallback is not Fallback.NONE and not request.model_version
-        told = {names.MODEL_NAME: label.name, names.MODEL_VERSION: label.version}
-        self._telemetry.annotate(told, fell_back=fell_back)
         if fell_back:
             response.parameters["fallback_reason"].string_param = serving.fallback.value
         encode(response, model.output_names, outputs, positions, raw=bool(request.raw_input_contents))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -11,16 +12,17 @@ from conductor.prediction.v1 import build_duration_pb2 as messages
 from conductor.prediction.v1 import prediction_service_pb2_grpc as stubs
 from conductor.prediction.v1.prediction_service_pb2 import DESCRIPTOR
 from conductor_rpc import errors, names, rules
-from conductor_rpc.call import current_call, current_deadline
+from conductor_rpc.call import Stage, current_call, current_deadline
 from conductor_rpc.exceptions import ConductorError, TenantMismatch
 from conductor_rpc.items import ItemStreams
 from conductor_rpc.server import Service
 from conductor_rpc.telemetry import Telemetry
 from conductor_rpc.work import Criticality, Work
-from conductor_server.prediction.answers import Fallback, Prediction
+from conductor_server.prediction.answers import Origin, Prediction
 from conductor_server.prediction.build_duration import Asked, BuildDurationPredictor
 from conductor_server.prediction.coalescing import Coalescer
 from conductor_server.prediction.columns import Question
+from conductor_server.servicers import trace_notes
 from conductor_server.servicers.translation import fill, to_question, to_response
 
 SERVICE_NAME = DESCRIPTOR.services_by_name["PredictionService"].full_name
@@ -41,7 +43,7 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         self, build_duration: BuildDurationPredictor, telemetry: Telemetry, item_streams: Callable[[], ItemStreams]
     ) -> None:
         self._build_duration, self._telemetry, self._item_streams = build_duration, telemetry, item_streams
-        self._together = Coalescer(build_duration.predict)
+        self._together = Coalescer(build_duration.predict, _batch_begins)
 
     async def PredictBuildDuration(  # noqa: N802 - the contract's name
         self, request: messages.PredictBuildDurationRequest, context: _Context
@@ -52,11 +54,16 @@ class PredictionServicer(stubs.PredictionServiceServicer):
     async def _predict_build_duration(
         self, request: messages.PredictBuildDurationRequest
     ) -> messages.PredictBuildDurationResponse:
-        answer = await self._together.ask(_asked(request.tenant_id, to_question(request)))
+        question, call = to_question(request), current_call()
+        waiting = Stage(names.COALESCE_WAIT, time.perf_counter())
+        if call is not None:
+            call.note(waiting)
+        answer = await self._together.ask(Asked(request.tenant_id, question, current_deadline(), call, waiting))
         if not isinstance(answer, Prediction):
             raise answer
         response = to_response(answer)
-        self._tell_trace(answer, response.provenance.prediction_id)
+        notes = trace_notes.of_answer(answer.origin, response.provenance.prediction_id)
+        self._telemetry.annotate(notes, fell_back=trace_notes.fell_back(answer.origin))
         return response
 
     async def BatchPredictBuildDurations(  # noqa: N802 - the contract's name
@@ -64,8 +71,10 @@ class PredictionServicer(stubs.PredictionServiceServicer):
     ) -> messages.BatchPredictBuildDurationsResponse:
         """Predict how long each of many builds will take; items fail one by one."""
         response = messages.BatchPredictBuildDurationsResponse()
+        origins: list[Origin | None] = []
         for first in range(0, len(request.requests), _PART):
-            await self._answer_part(request.tenant_id, request.requests[first : first + _PART], response)
+            origins += await self._answer_part(request.tenant_id, request.requests[first : first + _PART], response)
+        self._telemetry.annotate(trace_notes.of_batch(origins), fell_back=any(map(trace_notes.fell_back, origins)))
         return response
 
     async def _answer_part(
@@ -73,18 +82,23 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         tenant_id: str,
         requests: Sequence[messages.PredictBuildDurationRequest],
         response: messages.BatchPredictBuildDurationsResponse,
-    ) -> None:
+    ) -> list[Origin | None]:
+        """Add a result for each; returns where the answers come from, None for an error."""
         items = [_item(tenant_id, item) for item in requests]
         deadline, call = current_deadline(), current_call()
         asked = [Asked(tenant_id, item, deadline, call) for item in items if isinstance(item, Question)]
         answers = iter(await self._build_duration.predict(asked) if asked else [])
+        origins: list[Origin | None] = []
         for item in items:
             answer = next(answers) if isinstance(item, Question) else item
             result = response.results.add()
             if isinstance(answer, Prediction):
                 fill(result.response, answer)
+                origins.append(answer.origin)
             else:
                 result.error.CopyFrom(errors.to_status(answer))
+                origins.append(None)
+        return origins
 
     async def StreamBuildDurationPredictions(  # type: ignore[override]  # noqa: N802 - it writes to the context itself
         self, requests: AsyncIterator[messages.StreamBuildDurationPredictionsRequest], context: _Context
@@ -98,22 +112,15 @@ class PredictionServicer(stubs.PredictionServiceServicer):
             self._predict_build_duration,
         )
 
-    def _tell_trace(self, answer: Prediction, prediction_id: str) -> None:
-        """What answered, for who asks why it was this answer, or a slow one."""
-        origin = answer.origin
-        attributes = {
-            names.PREDICTION_ID: prediction_id,
-            names.PREDICTION_METHOD: origin.method.value,
-            names.MODEL_NAME: origin.model.name,
-            names.MODEL_VERSION: origin.model.version,
-            names.VARIANT: origin.variant.value,
-            names.FALLBACK_REASON: origin.fallback.value,
-        }
-        self._telemetry.annotate(attributes, fell_back=origin.fallback is not Fallback.NONE)
 
-
-def _asked(tenant_id: str, question: Question) -> Asked:
-    return Asked(tenant_id, question, current_deadline(), current_call())
+def _batch_begins(asked: Sequence[Asked]) -> None:
+    """Who waited for a batch waits no more; a trace tells of how many its answer was one."""
+    now, together = time.perf_counter(), str(len(asked))
+    for one in asked:
+        if one.waiting is not None:
+            one.waiting.ended = now
+        if one.call is not None:
+            one.call.attributes[names.ANSWERED_TOGETHER] = together
 
 
 def _item(tenant_id: str, item: messages.PredictBuildDurationRequest) -> Question | ConductorError:

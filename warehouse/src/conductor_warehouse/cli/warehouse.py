@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conductor_client.output import FAILED, USAGE, OutputFormat, OutputOption, fail, print_record
-from conductor_client.redaction import redacted
 from conductor_warehouse.cli.common import (
     DatabaseOption,
-    TenantOption,
     database_errors,
     open_connection,
     open_settings,
-    print_result,
 )
+from conductor_warehouse.cli.processes import consume, tail
 from conductor_warehouse.cli.retention import retention_commands
 
 if TYPE_CHECKING:
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
 
 warehouse_commands = typer.Typer(help="The warehouse: schema, event service, tailing writer.", no_args_is_help=True)
 warehouse_commands.add_typer(retention_commands, name="retention")
+warehouse_commands.command()(tail)
+warehouse_commands.command()(consume)
 
 
 @warehouse_commands.command()
@@ -56,7 +56,7 @@ def status(*, database_url: DatabaseOption = None, output: OutputOption = Output
       conductor warehouse status -o json
     """
     from conductor_warehouse import schema
-    from conductor_warehouse.tailing_writer import lags
+    from conductor_warehouse.cursors import lags
 
     settings = open_settings(database_url=database_url)
     with database_errors():
@@ -78,57 +78,6 @@ def status(*, database_url: DatabaseOption = None, output: OutputOption = Output
     )
     if not state.current:
         raise typer.Exit(FAILED)
-
-
-@warehouse_commands.command()
-def tail(
-    *,
-    database_url: DatabaseOption = None,
-    redis_url: Annotated[
-        str | None,
-        typer.Option(
-            help="The online store (default redis://127.0.0.1:6379/0; a cluster: redis+cluster://host:port).",
-            show_default=False,
-        ),
-    ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Carry what is there now, and end.")] = False,
-) -> None:
-    """Carry feature rows from the warehouse to Redis until SIGTERM or Ctrl-C.
-
-    Survives restarts of both. A Redis that lost its data gets the latest rows again. Of several, one works.
-
-    \b
-    Example:
-      conductor warehouse tail --redis-url redis://cache:6379/0
-    """
-    import signal
-    import threading
-
-    from conductor_features.clients import FAILURES
-    from conductor_rpc.server import configure_logging
-    from conductor_warehouse.tailing_writer import TailingWriter
-
-    settings = open_settings(database_url=database_url, redis_url=redis_url)
-    configure_logging("INFO")
-    writer = TailingWriter(
-        settings.require_database_url(),
-        settings.redis_url,
-        batch_size=settings.tail_batch_size,
-        poll_seconds=settings.tail_poll_seconds,
-        retry_seconds=settings.tail_retry_seconds,
-    )
-    if not once:
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        typer.echo(f"Carrying feature rows to {redacted(settings.redis_url)}. Stop with Ctrl-C or SIGTERM.")
-        writer.run(stop)
-        return
-    with database_errors():
-        try:
-            writer.catch_up()
-        except FAILURES as error:
-            fail(f"Redis: {error}")
 
 
 @warehouse_commands.command()
@@ -171,7 +120,8 @@ def serve(
     from pydantic import ValidationError
 
     from conductor_rpc.exporters import telemetry_from_environment
-    from conductor_rpc.server import configure_logging, run
+    from conductor_rpc.logs import configure_logging
+    from conductor_rpc.server import run
     from conductor_rpc.settings import SettingsInvalid
     from conductor_warehouse.app import EventServiceSettings
 
@@ -193,7 +143,7 @@ def serve(
             grace_seconds=grace,
         )
         settings.require_security()
-        configure_logging(settings.log_level)
+        configure_logging(settings)
         telemetry, close_telemetry = telemetry_from_environment(
             "conductor-warehouse",
             prometheus=settings.admin_http_port is not None,
@@ -223,66 +173,6 @@ async def _serve(
         else:
             typer.echo(f"Taking events on {address} ({settings.describe_security()}). Stop with Ctrl-C or SIGTERM.")
         await serve_until_signal(server)
-
-
-@warehouse_commands.command()
-def consume(
-    *,
-    stream: Annotated[
-        str | None, typer.Option(help="Key of the stream (default conductor:events), or Kafka's topic.")
-    ] = None,
-    group: Annotated[str | None, typer.Option(help="Consumer group, shared by all that share the work.")] = None,
-    name: Annotated[str | None, typer.Option(help="This consumer's own name (default: the host's name).")] = None,
-    stream_url: Annotated[
-        str | None,
-        typer.Option(help="redis://…, rediss://… or kafka://host:port,host:port; else CONDUCTOR_EVENT_STREAM_URL."),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Events per transaction (default 5000).")] = None,
-    tenant: TenantOption = None,
-    database_url: DatabaseOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-) -> None:
-    """Take events from a Redis Stream or a Kafka topic into the warehouse until SIGTERM or Ctrl-C.
-
-    An entry of Redis holds one CloudEvent as JSON in its field `event`, a message of Kafka in its value. It is
-    acknowledged after the commit, and removed from Redis. Several consumers share a stream; what one that died had
-    read goes to the others.
-
-    \b
-    Examples:
-      conductor warehouse consume --stream-url redis://queue:6379/0 --stream conductor:events
-      conductor warehouse consume --stream-url kafka://broker:9092 --stream conductor-events
-      redis-cli XADD conductor:events '*' event "$(head -1 events.ndjson)"
-    """
-    import signal
-    import threading
-
-    from conductor_rpc.server import configure_logging
-    from conductor_warehouse.streams.consumer import StreamConsumer
-    from conductor_warehouse.streams.selection import source_of
-    from conductor_warehouse.streams.source import StreamInvalid
-
-    settings = open_settings(
-        database_url=database_url,
-        event_stream_url=stream_url,
-        event_stream=stream,
-        event_stream_group=group,
-        event_stream_consumer=name,
-        ingest_batch_size=batch_size,
-    )
-    configure_logging("INFO")
-    try:
-        source = source_of(settings)
-    except StreamInvalid as error:
-        fail(str(error), USAGE)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    typer.echo(f"Taking events from {source.name}. Stop with Ctrl-C or SIGTERM.", err=True)
-    consumer = StreamConsumer(
-        settings.require_database_url(), source, retry_seconds=settings.tail_retry_seconds, tenant_id=tenant
-    )
-    print_result(consumer.run(stop), output)
 
 
 @warehouse_commands.command()

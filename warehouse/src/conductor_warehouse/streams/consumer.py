@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_warehouse.ingestion import IngestResult, ingest
 from conductor_warehouse.streams.source import Batch, Source
 
@@ -31,6 +32,7 @@ class StreamConsumer:
         retry_seconds: float = 5.0,
         tenant_id: str | None = None,
         progress: Callable[[IngestResult], None] = lambda _: None,
+        telemetry: Telemetry = OFF,
     ) -> None:
         """
         Args:
@@ -39,11 +41,14 @@ class StreamConsumer:
             retry_seconds: longest pause between attempts while the stream or PostgreSQL does not answer.
             tenant_id: the tenant that all events must belong to; None takes any.
             progress: told, after each batch, what has become of the events so far.
+            telemetry: told the same, and of the stages.
         """
         self._database_url, self._source = database_url, source
         self._retry_seconds = retry_seconds
         self._tenant_id, self._progress = tenant_id, progress
+        self._telemetry = telemetry
         self.total = IngestResult()
+        self.total.tell(telemetry)
 
     def run(self, stop: threading.Event) -> IngestResult:
         """Take events until ``stop`` is set; a batch under way is finished and acknowledged first."""
@@ -73,6 +78,6 @@ class StreamConsumer:
     def _take(self, connection: psycopg.Connection[Any], batch: Batch) -> None:
         """Store the events, then acknowledge them."""
         if batch.events:
-            self.total.add(ingest(connection, batch.events, self._tenant_id))
+            self.total.add(ingest(connection, batch.events, self._tenant_id, telemetry=self._telemetry))
         batch.acknowledge()
         self._progress(self.total)

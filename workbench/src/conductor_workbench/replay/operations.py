@@ -15,7 +15,7 @@ from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor_client import ConductorClient, Unavailable
 from conductor_model_store import ModelStore
 from conductor_training.jobs import Trained, train_build_duration, warehouse_frames
-from conductor_warehouse.tailing_writer import lags
+from conductor_warehouse.cursors import lags
 from conductor_workbench.replay.history import History
 
 _POLL_SECONDS = 0.002

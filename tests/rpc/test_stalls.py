@@ -1,0 +1,76 @@
+"""What holds up the whole process stands in the traces of those who waited."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+
+from conductor_rpc import names, stalls
+from conductor_rpc.stalls import Stalls
+from rpc.harness import request, serving
+from rpc.traced import Traced
+
+
+async def test_a_stall_stands_in_the_trace_of_who_waited_and_not_in_others():
+    traced = Traced(slow_seconds=0)
+    moments = []
+
+    async def wait(_):
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.05, hold_up)
+        await asyncio.sleep(0.1)
+
+    def hold_up():
+        moments.append(time.time_ns())
+        time.sleep(0.2)
+        moments.append(time.time_ns())
+
+    async with serving(traced.telemetry) as running, running.stub() as stub:
+        running.predictions.behaviour = wait
+        await stub.PredictBuildDuration(request())
+        [root] = traced.calls
+        of_it = [span for span in traced.stalls if span.parent.span_id == root.context.span_id]
+        longest = max(of_it, key=lambda span: span.end_time - span.start_time)
+        assert longest.name == names.EVENT_LOOP_STALL
+        assert longest.end_time - longest.start_time > 0.15e9
+        assert longest.start_time > moments[0] - 60e6
+        assert longest.end_time < moments[1] + 60e6
+        running.predictions.behaviour = None
+        await asyncio.sleep(0.05)
+        await stub.PredictBuildDuration(request())
+    later = [span for span in traced.calls if span is not root and span.context.span_id != root.context.span_id]
+    assert all(
+        span.end_time - span.start_time < 0.15e9
+        for span in traced.stalls
+        if span.parent.span_id == later[0].context.span_id
+    )
+
+
+async def test_a_stall_at_whose_end_a_call_ends_is_noticed():
+    found = Stalls()
+    found.start()
+    await asyncio.sleep(0)
+    began = time.perf_counter()
+    time.sleep(0.1)  # noqa: ASYNC251 - a stall is the point
+    ended = time.perf_counter()
+    names_found = {stall.name for stall in found.during(began, ended)}
+    found.stop()
+    assert names.EVENT_LOOP_STALL in names_found
+    assert list(found.during(ended + 1, ended + 2)) == []
+    assert found.loop_seconds >= 0.07
+
+
+async def test_collections_of_garbage_are_timed(monkeypatch):
+    monkeypatch.setattr(stalls, "_LEAST_SECONDS", 0.0)
+    found = Stalls()
+    found.start()
+    began = time.perf_counter()
+    gc.collect()
+    ended = time.perf_counter()
+    assert names.GC_PAUSE in {stall.name for stall in found.during(began, ended)}
+    assert found.gc_seconds > 0
+    found.stop()
+    before = found.gc_seconds
+    gc.collect()
+    assert found.gc_seconds == before, "nothing is left behind"
