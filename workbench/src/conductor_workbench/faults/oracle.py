@@ -30,7 +30,6 @@ from conductor_client import BuildDurationPrediction, PredictionMethod
 from conductor_features.filling import position_key
 from conductor_features.views import BRANCH_BUILDS, PIPELINE_BUILDS, TENANT_LOAD, VIEWS, View
 from conductor_features.writer import write_rows
-from conductor_model_store import ModelStore
 
 PREDICTOR = "build-duration"
 NONCES = 1 << 20
@@ -118,16 +117,20 @@ def questions(tenants: int) -> list[Asked]:
     ]
 
 
-def publish(store: ModelStore, owner: str, code: int, tenants: int) -> str:
-    """Publish the version with a code, of a tenant or, for an empty owner, of all; returns its name."""
+def model(owner: str, code: int, tenants: int) -> tuple[ModelManifest, bytes]:
+    """Manifest and graph of the version with a code, of a tenant or, for an empty owner, of all."""
     if not 0 < code < VERSIONS:
         raise ValueError(f"a version's code lies between 0 and {VERSIONS}")
-    content = graph(code, owner)
-    return store.publish(manifest(content, owner, code, tenants), content).version
+    content = _graph(code, owner)
+    return _manifest(content, owner, code, tenants), content
 
 
-def graph(code: int, owner: str) -> bytes:
-    """The version's graph, as ONNX."""
+def version_name(manifest: ModelManifest) -> str:
+    """What the model store will call it."""
+    return hashlib.sha256(manifest.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+
+def _graph(code: int, owner: str) -> bytes:
     value = helper.make_tensor_value_info
     outputs = ("lower", "median", "upper")
     constants = {
@@ -155,8 +158,7 @@ def graph(code: int, owner: str) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def manifest(content: bytes, owner: str, code: int, tenants: int) -> ModelManifest:
-    """The version's manifest, with what is answered when the graph can't be asked."""
+def _manifest(content: bytes, owner: str, code: int, tenants: int) -> ModelManifest:
     made = ModelManifest(
         predictor=PREDICTOR,
         tenant_id=owner,

@@ -72,6 +72,11 @@ class Proxy:
         """Let a fault begin, instead of the one that lasts; ``CALM`` ends it."""
         self._run(self._begin(fault))
 
+    def redirect(self, upstream: str) -> None:
+        """Lead new connections elsewhere and reset those that there are, as when an address moves in a failover."""
+        self._upstream = upstream
+        self._run(self._reset_all())
+
     def __enter__(self) -> Self:
         self._thread.start()
         self._run(self._listen())
@@ -94,9 +99,12 @@ class Proxy:
 
     async def _close(self) -> None:
         self._server.close()
+        await self._reset_all()
+        await asyncio.gather(*(link.ended.wait() for link in list(self._links)))
+
+    async def _reset_all(self) -> None:
         for link in list(self._links):
             link.end()
-        await asyncio.gather(*(link.ended.wait() for link in list(self._links)))
 
     async def _count(self) -> int:
         return len(self._links)

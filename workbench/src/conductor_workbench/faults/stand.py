@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from conductor_model_store import CHAMPION, ModelStore
+import redis
+
+from conductor_model_store import ModelStore
 from conductor_model_store.settings import ModelStoreSettings
 from conductor_workbench.bench.children import Child
 from conductor_workbench.bench.server_process import MAIN, ServerProcess
@@ -29,11 +33,15 @@ from conductor_workbench.keys import EmbeddedKeys
 TENANTS = 6
 WITH_MODEL = 4
 """Tenants with a model of their own; the others are answered by the global one."""
-_VERSIONS = 2
+VERSIONS = 4
+"""Of each model, known beforehand; the first one serves at first."""
+_FOLLOW_SECONDS = 10.0
+_FULL_SECONDS = 0.3
+_LONGEST_SECONDS = 86_400.0
 
 
 class Stand:
-    """Use as ``with Stand(directory) as stand``. Models, by owner, have two versions each; the first serves."""
+    """Use as ``with Stand(directory) as stand``. What it needs is its own."""
 
     def __init__(
         self,
@@ -60,11 +68,10 @@ class Stand:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.keys.ensure()
             self.keys.ensure_model_keys()
-            self.redis = stack.enter_context(EmbeddedRedis(self.directory / "redis"))
+            self.redis = stack.enter_context(EmbeddedRedis(self.directory / "redis", tcp=True))
             self.plant()
-            socket_path = self.redis.url.removeprefix("unix://").partition("?")[0]
-            self.proxy = stack.enter_context(Proxy(socket_path))
-            self._publish()
+            self.proxy = stack.enter_context(Proxy(f"127.0.0.1:{self.redis.port}"))
+            self._publish_first()
             self.server = stack.enter_context(self._make_server())
             self._callers = stack.enter_context(Child("conductor_workbench.faults.traffic", self._log("callers")))
             self._stack = stack.pop_all()
@@ -76,6 +83,10 @@ class Stand:
         self._stack.close()
 
     @property
+    def _progress(self) -> Path:
+        return self.directory / "progress"
+
+    @cached_property
     def store(self) -> ModelStore:
         """Its model store, to publish signed models."""
         return ModelStoreSettings(
@@ -88,14 +99,68 @@ class Stand:
         """Fill Redis, as after a restart."""
         oracle.plant(self.redis.url, TENANTS, self.moment - timedelta(minutes=1))
 
-    def roll(self, owner: str, number: int) -> None:
-        """Let another version of an owner's model serve."""
-        names = list(self.versions[owner])
-        self.store.promote(oracle.PREDICTOR, owner or None, names[number % len(names)])
+    def publish(self, owner: str, number: int) -> None:
+        """Publish an owner's version by its number, or let it serve again; the empty owner's is the global model."""
+        codes = list(self.versions[owner].values())
+        self.store.publish(*oracle.model(owner, codes[number % VERSIONS], TENANTS))
+
+    def start_redis_again(self) -> None:
+        """After it was killed: on the same address, and filled."""
+        self.redis.start()
+        self.plant()
+
+    def fail_over(self, outage_seconds: float = 0.3) -> None:
+        """Kill Redis, and let a replica that has followed it take over its address a moment later."""
+        replica = self._stack.enter_context(EmbeddedRedis(self.directory / f"redis-{time.monotonic_ns()}", tcp=True))
+        with redis.Redis.from_url(replica.url) as client:
+            client.replicaof("127.0.0.1", str(self.redis.port))
+            deadline = time.monotonic() + _FOLLOW_SECONDS
+            while client.info("replication")["master_link_status"] != "up":
+                if time.monotonic() > deadline:
+                    raise TimeoutError("the replica does not follow")
+                time.sleep(0.02)
+            self.redis.kill()
+            time.sleep(outage_seconds)
+            client.replicaof("NO", "ONE")
+        self.redis = replica
+        self.proxy.redirect(f"127.0.0.1:{replica.port}")
 
     async def ask(self, **options: Any) -> Replies:
         """Let the callers ask; the options are those of :class:`Traffic`."""
         return Replies(**await asyncio.to_thread(self._callers.ask, asdict(self.traffic(**options))))
+
+    @asynccontextmanager
+    async def asking(self, **options: Any) -> AsyncIterator[Replies]:
+        """Let the callers ask for as long as the block lasts. What came back is there after it."""
+        stop = self.directory / "stop"
+        replies = Replies()
+        asked = asyncio.ensure_future(
+            self.ask(
+                seconds=_LONGEST_SECONDS, progress_file=str(self._progress), stop_file=str(stop), **options
+            )
+        )
+        try:
+            while not self._progress.exists() and not asked.done():
+                await asyncio.sleep(0.01)
+            yield replies
+        finally:
+            stop.touch()
+            found = await asked
+            self._progress.unlink()
+            stop.unlink()
+        vars(replies).update(vars(found))
+
+    async def recovered(self, since: float, within_seconds: float) -> float:
+        """Wait, while callers ask, until answers are in full; returns how long after ``since`` the last was not.
+
+        Raises TimeoutError.
+        """
+        async with asyncio.timeout(within_seconds + _FULL_SECONDS):
+            while True:
+                last, last_not_full = map(float, self._progress.read_text().split())
+                if last - max(since, last_not_full) > _FULL_SECONDS:
+                    return max(0.0, last_not_full - since)
+                await asyncio.sleep(0.02)
 
     def traffic(self, **options: Any) -> Traffic:
         """Traffic to its server."""
@@ -112,7 +177,7 @@ class Stand:
 
     def vitals(self) -> Vitals:
         """The server's."""
-        return Vitals.of(self.server.pid, self.proxy.open_connections)
+        return Vitals.of(self.server.pid, self.proxy.port)
 
     def logs(self) -> str:
         """What the server has logged."""
@@ -138,13 +203,12 @@ class Stand:
             main=self._main,
         )
 
-    def _publish(self) -> None:
-        store = self.store
+    def _publish_first(self) -> None:
         code = 0
         for owner in ("", *(oracle.tenant_id(number) for number in range(WITH_MODEL))):
             self.versions[owner] = {}
-            for _ in range(_VERSIONS):
+            for _ in range(VERSIONS):
                 code += 1
-                self.versions[owner][oracle.publish(store, owner, code, TENANTS)] = code
-            first = next(iter(self.versions[owner]))
-            store.promote(oracle.PREDICTOR, owner or None, first, channel=CHAMPION)
+                name = oracle.version_name(oracle.model(owner, code, TENANTS)[0])
+                self.versions[owner][name] = code
+            self.publish(owner, 0)

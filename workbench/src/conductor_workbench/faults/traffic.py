@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -25,7 +27,8 @@ from conductor_workbench.bench.children import answer_requests
 from conductor_workbench.faults.oracle import NONCES, Asked, Oracle, questions, tenant_id
 
 _MOST_TOLD = 10
-_NOISE_SECONDS = 0.002
+_TICK_SECONDS = 0.002
+_TICKS_PER_LOOK = 10
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Traffic:
     """Every build's queued time, in ISO form: rows are as of before it."""
     tenants: int
     seconds: float = 1.0
+    """How long, unless told to stop before."""
+    progress_file: str = ""
+    """Made when calls begin; holds when the last answered call was due, and the last one not answered in full."""
+    stop_file: str = ""
+    """Calls go on until it is there."""
     rate_per_s: float = 0.0
     """Calls a second, answered or not."""
     in_flight: int = 0
@@ -114,6 +122,8 @@ class _Callers:
         self._moment = datetime.fromisoformat(traffic.moment)
         self._clients: dict[str, ConductorClient] = {}
         self._streams: dict[str, BuildDurationStream] = {}
+        self._end, self._stopped = 0.0, False
+        self._last = self._last_not_full = 0.0
         self.replies = Replies()
 
     async def run(self) -> Replies:
@@ -128,6 +138,7 @@ class _Callers:
                 )
                 self._clients[name] = await stack.enter_async_context(client)
                 self._streams[name] = await stack.enter_async_context(client.build_duration_stream())
+            self._end = time.monotonic() + self._traffic.seconds
             watching = asyncio.create_task(self._watch_the_clock())
             await (self._keep_under_way() if self._traffic.in_flight else self._keep_the_rate())
             watching.cancel()
@@ -136,8 +147,10 @@ class _Callers:
     async def _keep_the_rate(self) -> None:
         rate, tasks = self._traffic.rate_per_s, set[asyncio.Task[None]]()
         start = time.monotonic() + 0.01
-        for number in range(round(rate * self._traffic.seconds)):
+        for number in itertools.count():
             due = start + number / rate
+            if due >= self._end or self._stopped:
+                break
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             task = asyncio.create_task(self._call(due))
             tasks.add(task)
@@ -146,10 +159,8 @@ class _Callers:
             await asyncio.gather(*tasks)
 
     async def _keep_under_way(self) -> None:
-        end = time.monotonic() + self._traffic.seconds
-
         async def keep_calling() -> None:
-            while (now := time.monotonic()) < end:
+            while (now := time.monotonic()) < self._end and not self._stopped:
                 await self._call(now)
 
         await asyncio.gather(*(keep_calling() for _ in range(self._traffic.in_flight)))
@@ -187,6 +198,9 @@ class _Callers:
             label = answer.method.name
             reason = self._oracle.wrong(asked, answer)
         replies.labels.append(label)
+        self._last = max(self._last, due)
+        if label != "MODEL":
+            self._last_not_full = max(self._last_not_full, due)
         if reason:
             replies.wrong_count += 1
             if len(replies.wrong) < _MOST_TOLD:
@@ -212,11 +226,16 @@ class _Callers:
         return asked.build(self._moment)
 
     async def _watch_the_clock(self) -> None:
+        stop, progress = Path(self._traffic.stop_file or os.devnull), self._traffic.progress_file
         while True:
-            began = time.monotonic()
-            await asyncio.sleep(_NOISE_SECONDS)
-            late = time.monotonic() - began - _NOISE_SECONDS
-            self.replies.noise_seconds = max(self.replies.noise_seconds, late)
+            if progress:
+                _write(Path(progress), f"{self._last} {self._last_not_full}")
+            for _ in range(_TICKS_PER_LOOK):
+                began = time.monotonic()
+                await asyncio.sleep(_TICK_SECONDS)
+                late = time.monotonic() - began - _TICK_SECONDS
+                self.replies.noise_seconds = max(self.replies.noise_seconds, late)
+            self._stopped = bool(self._traffic.stop_file) and stop.exists()
 
 
 _Answers = Awaitable[list[BuildDurationPrediction | ConductorError]]
@@ -226,6 +245,12 @@ _KINDS: Mapping[str, Callable[[_Callers, str, Sequence[Asked]], _Answers]] = {
     "stream": _Callers._stream,
     "burst": _Callers._burst,
 }
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".part")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 async def _or_error(answer: Awaitable[Any]) -> Any:

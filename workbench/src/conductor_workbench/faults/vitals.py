@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +20,17 @@ class Vitals:
     descriptors: int
     threads: int
     redis_connections: int
-    """Open ones, as the store or a proxy before it counts them."""
 
     @classmethod
-    def of(cls, process_id: int, redis_connections: int) -> Vitals:
-        """Vitals now."""
+    def of(cls, process_id: int, redis_port: int) -> Vitals:
+        """Vitals now. Connections are counted by the port that they lead to."""
         process = psutil.Process(process_id)
-        all_processes = [process, *process.children(recursive=True)]
-        return cls(
-            sum(one.memory_info().rss for one in all_processes),
-            sum(one.num_fds() for one in all_processes),
-            sum(one.num_threads() for one in all_processes),
-            redis_connections,
-        )
+        found = []
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):  # a model's verification ends by itself
+                leads = [bool(way.raddr) and way.raddr.port == redis_port for way in one.net_connections()]
+                found.append((one.memory_info().rss, one.num_fds(), one.num_threads(), sum(leads)))
+        return cls(*map(sum, zip(*found, strict=True)))
 
     def leaks(self, before: Vitals, *, growth_bytes: int) -> list[str]:
         """What has grown since; a thread or a descriptor or two are caches."""
