@@ -44,9 +44,11 @@ class Vitals:
         return found
 
 
-def settled(look: Callable[[], Vitals], before: Vitals, *, growth_bytes: int) -> tuple[Vitals, list[str]]:
+def settled(
+    look: Callable[[], Vitals], before: Vitals, *, growth_bytes: int, within_seconds: float = _SETTLE_SECONDS
+) -> tuple[Vitals, list[str]]:
     """Vitals once what ends by itself has ended, and what has grown for good."""
-    deadline = time.monotonic() + _SETTLE_SECONDS
+    deadline = time.monotonic() + within_seconds
     while True:
         now = look()
         leaks = now.leaks(before, growth_bytes=growth_bytes)
