@@ -6,6 +6,7 @@ Everything is real: processes, sockets, TLS, tokens, signed models, rows in Redi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -17,10 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 import redis
 
-from conductor_model_store import ModelStore
+from conductor_model_store import ModelNotFound, ModelStore
 from conductor_model_store.settings import ModelStoreSettings
+from conductor_server.worker import NAME as WORKER_NAME
 from conductor_workbench.bench.children import Child
 from conductor_workbench.bench.server_process import MAIN, ServerProcess
 from conductor_workbench.embedded import EmbeddedRedis
@@ -36,6 +39,7 @@ WITH_MODEL = 4
 VERSIONS = 4
 """Of each model, known beforehand; the first one serves at first."""
 _FOLLOW_SECONDS = 10.0
+_START_SECONDS = 60.0
 _FULL_SECONDS = 0.3
 _LONGEST_SECONDS = 86_400.0
 
@@ -73,6 +77,7 @@ class Stand:
             self.proxy = stack.enter_context(Proxy(f"127.0.0.1:{self.redis.port}"))
             self._publish_first()
             self.server = stack.enter_context(self._make_server())
+            self._await_workers()
             self._callers = stack.enter_context(Child("conductor_workbench.faults.traffic", self._log("callers")))
             self._stack = stack.pop_all()
         return self
@@ -103,6 +108,11 @@ class Stand:
         """Publish an owner's version by its number, or let it serve again; the empty owner's is the global model."""
         codes = list(self.versions[owner].values())
         self.store.publish(*oracle.model(owner, codes[number % VERSIONS], TENANTS))
+
+    def roll_back(self, owner: str) -> None:
+        """Let what served before serve again."""
+        with contextlib.suppress(ModelNotFound):  # there is nothing before
+            self.store.rollback(oracle.PREDICTOR, owner or None)
 
     def start_redis_again(self) -> None:
         """After it was killed: on the same address, and filled."""
@@ -179,9 +189,40 @@ class Stand:
         """The server's."""
         return Vitals.of(self.server.pid, self.proxy.port)
 
-    def logs(self) -> str:
+    @property
+    def workers(self) -> set[int]:
+        """Process ids of the server's workers that run."""
+        found = set()
+        for process in psutil.Process(self.server.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.name() == WORKER_NAME:
+                    found.add(process.pid)
+        return found
+
+    def all_serve(self) -> bool:
+        """Whether as many workers as there are to be listen."""
+        listening = 0
+        for worker in self.workers:
+            with contextlib.suppress(psutil.Error):
+                ways = psutil.Process(worker).net_connections()
+                listening += any(way.status == psutil.CONN_LISTEN for way in ways)
+        return listening == self._workers
+
+    @property
+    def log_bytes(self) -> int:
+        """How much the server has logged."""
+        return self._log("serve").stat().st_size
+
+    def logs(self, since_byte: int = 0) -> str:
         """What the server has logged."""
-        return self._log("serve").read_text(errors="replace")
+        return self._log("serve").read_bytes()[since_byte:].decode(errors="replace")
+
+    def _await_workers(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while self._workers > 1 and not self.all_serve():
+            if time.monotonic() > deadline:
+                raise TimeoutError("not all workers serve")
+            time.sleep(0.02)
 
     def _log(self, name: str) -> Path:
         return self.directory / "logs" / f"{name}.log"
