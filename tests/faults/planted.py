@@ -48,7 +48,11 @@ def _instead(owner: Any, attribute: str, name: str, make: Callable[[Callable[...
     """While there is the bug of that name, call what ``make`` makes of the original."""
     original = getattr(owner, attribute)
     buggy = make(original)
-    setattr(owner, attribute, lambda *given, **named: (buggy if _Bug.name == name else original)(*given, **named))
+
+    def either(*given: Any, **named: Any) -> Any:
+        return (buggy if _Bug.name == name else original)(*given, **named)
+
+    setattr(owner, attribute, either)
 
 
 def _unshielded() -> None:

@@ -14,7 +14,13 @@ from conductor_workbench.faults.traffic import Replies
 from conductor_workbench.faults.vitals import settled
 from faults.planted import VARIABLE
 
-BUGS = ["the previous caller's reply", "rows shifted by one", "labels removed", "answers remembered", "another model's name"]
+BUGS = [
+    "the previous caller's reply",
+    "rows shifted by one",
+    "labels removed",
+    "answers remembered",
+    "another model's name",
+]
 GROWTH_BYTES = 4 << 20
 SLOW = slow(0.004, jitter_seconds=0.02)
 
@@ -22,7 +28,9 @@ SLOW = slow(0.004, jitter_seconds=0.02)
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     directory = tmp_path_factory.mktemp("planted")
-    main = f"import sys; sys.path.append({str(Path(__file__).parent.parent)!r}); from faults.planted import main; main()"
+    main = (
+        f"import sys; sys.path.append({str(Path(__file__).parent.parent)!r}); from faults.planted import main; main()"
+    )
     with Stand(directory, main=main, environment={VARIABLE: str(directory / "bug")}) as stand:
         yield stand
 

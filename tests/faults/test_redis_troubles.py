@@ -43,7 +43,9 @@ async def test_each_trouble_by_itself(stand: Stand, figure, rounds: Iterator[int
     figure(wrong=f"0 of {asked}", p95=p95[worst], worst=worst, p95_calm=calm, recovery=recovery)
 
 
-async def _one_after_the_other(stand: Stand, names: Sequence[str], seed: int) -> tuple[Replies, dict[str, float], float]:
+async def _one_after_the_other(
+    stand: Stand, names: Sequence[str], seed: int
+) -> tuple[Replies, dict[str, float], float]:
     """Checks all but the latency, and returns its 95th percentile under each trouble, with the longest recovery."""
     begins, ends, recovery = [], [], dict[str, float]()
     async with stand.asking(rate_per_s=RATE, seed=seed) as replies:

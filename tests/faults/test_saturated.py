@@ -1,4 +1,7 @@
-"""F9, F10, F11 at seven tenths of what the server can take: models roll, workers are stopped and killed, calls go on."""
+"""F9, F10, F11: models roll, workers are stopped and killed, calls go on.
+
+At seven tenths of what the server can take in the long form, else slowly.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,9 @@ async def test_models_published_and_rolled_back(
         for _ in rounds:
             for _ in range(15):
                 owner = chance.choice(owners)
-                work = (stand.publish, owner, chance.randrange(100)) if chance.random() < 0.7 else (stand.roll_back, owner)
+                work = (
+                    (stand.publish, owner, chance.randrange(100)) if chance.random() < 0.7 else (stand.roll_back, owner)
+                )
                 await asyncio.to_thread(*work)
                 rolled += 1
                 await asyncio.sleep(0.1)
@@ -86,4 +91,3 @@ async def test_workers_one_after_the_other(
         assert set(replies.counts) <= ANSWERS, "0 failed"
     else:
         assert failed <= 0.02 * len(replies)
-

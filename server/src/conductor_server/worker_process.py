@@ -80,11 +80,9 @@ class WorkerProcess:
 
 async def _readable(file: int) -> None:
     loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-    loop.add_reader(file, lambda: readable.done() or readable.set_result(None))
+    readable = asyncio.Event()
+    loop.add_reader(file, readable.set)
     try:
-        await readable
+        await readable.wait()
     finally:
         loop.remove_reader(file)
-
-

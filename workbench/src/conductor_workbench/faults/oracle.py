@@ -18,15 +18,26 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import onnx
 import redis
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from conductor.build.v1.build_context_pb2 import BuildContext
-from conductor.model.v1.model_manifest_pb2 import DurationStatistics, GoldenRequest, InputColumn, ModelManifest
-from conductor_client import BuildDurationPrediction, PredictionMethod
+from conductor.model.v1.model_manifest_pb2 import (
+    Blob,
+    DurationStatistics,
+    FeatureField,
+    GoldenRequest,
+    InputColumn,
+    IntervalCalibration,
+    ModelManifest,
+    QuantileOutputs,
+)
+from conductor_client import BuildDurationPrediction, FallbackReason, PredictionMethod
 from conductor_features.filling import position_key
 from conductor_features.views import BRANCH_BUILDS, PIPELINE_BUILDS, TENANT_LOAD, VIEWS, View
 from conductor_features.writer import write_rows
@@ -40,16 +51,19 @@ _HISTORY, _STATISTICS, _OVERALL = 5 << 20, 6 << 20, 7 << 20
 _REPOSITORIES, _BRANCHES = 4, 3
 _PIPELINE_NAME = "ci"
 _SPREAD = 1 << 10
+_Fields = Mapping[tuple[str, ...], Mapping[str, float]]
 
 _COLUMNS = (
     InputColumn(
         name="pipeline",
-        feature={"view": PIPELINE_BUILDS.key, "field": "median_duration_7"},
+        feature=FeatureField(view=PIPELINE_BUILDS.key, field="median_duration_7"),
         required=True,
         typical_value=0,
     ),
-    InputColumn(name="branch", feature={"view": BRANCH_BUILDS.key, "field": "median_duration_7"}, typical_value=0),
-    InputColumn(name="load", feature={"view": TENANT_LOAD.key, "field": "running_count"}, typical_value=0),
+    InputColumn(
+        name="branch", feature=FeatureField(view=BRANCH_BUILDS.key, field="median_duration_7"), typical_value=0
+    ),
+    InputColumn(name="load", feature=FeatureField(view=TENANT_LOAD.key, field="running_count"), typical_value=0),
     InputColumn(name="nonce", request_column="added_line_count", typical_value=0),
 )
 _WEIGHTS = ((_PIPELINE, 0, 0), (1, 0, 0), (0, 0, 1), (0, 1, 0))
@@ -133,7 +147,7 @@ def version_name(manifest: ModelManifest) -> str:
 def _graph(code: int, owner: str) -> bytes:
     value = helper.make_tensor_value_info
     outputs = ("lower", "median", "upper")
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "zero": np.array(0, np.float32),
         "weights": np.array(_WEIGHTS, np.float32),
         "bias": np.array([0, _MEDIAN, _UPPER + code * _VERSION], np.float32),
@@ -163,11 +177,11 @@ def _manifest(content: bytes, owner: str, code: int, tenants: int) -> ModelManif
         predictor=PREDICTOR,
         tenant_id=owner,
         algorithm="oracle",
-        graph={"digest": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)},
+        graph=Blob(digest=hashlib.sha256(content).hexdigest(), size_bytes=len(content)),
         inputs=_COLUMNS,
         input_name="inputs",
-        outputs={"lower": "lower", "median": "median", "upper": "upper"},
-        calibration={"coverage": 0.9},
+        outputs=QuantileOutputs(lower="lower", median="median", upper="upper"),
+        calibration=IntervalCalibration(coverage=0.9),
     )
     made.fallback.overall.CopyFrom(_planted(_OVERALL + code))
     for asked in questions(tenants):
@@ -180,7 +194,7 @@ def _manifest(content: bytes, owner: str, code: int, tenants: int) -> ModelManif
             )
     for row in ((3, 5, 7, 11), (900, 1000, 40, NONCES - 1), (1, float("nan"), float("nan"), 2)):
         filled = np.nan_to_num(np.array(row)) @ np.array(_WEIGHTS)
-        outputs = filled + [0, _MEDIAN, _UPPER + code * _VERSION]
+        outputs = filled + np.array([0, _MEDIAN, _UPPER + code * _VERSION])
         made.golden_requests.append(GoldenRequest(inputs=row, outputs=outputs.tolist()))
     return made
 
@@ -196,9 +210,11 @@ def plant(redis_url: str, tenants: int, moment: datetime) -> None:
     asked = questions(tenants)
     with redis.Redis.from_url(redis_url) as client:
         write_rows(client, PIPELINE_BUILDS, _rows(moment, {_pipeline(one): _pipeline_fields(one) for one in asked}))
-        branches = {(*_pipeline(one), f"branch-{one.branch}"): {"median_duration_7": one.branch_code} for one in asked}
+        branches: _Fields = {
+            (*_pipeline(one), f"branch-{one.branch}"): {"median_duration_7": one.branch_code} for one in asked
+        }
         write_rows(client, BRANCH_BUILDS, _rows(moment, branches, BRANCH_BUILDS))
-        loads = {(one.tenant_id,): {"running_count": one.load_code} for one in asked}
+        loads: _Fields = {(one.tenant_id,): {"running_count": one.load_code} for one in asked}
         write_rows(client, TENANT_LOAD, _rows(moment, loads, TENANT_LOAD))
         for view in VIEWS:
             client.set(position_key(view), b"epoch 7 1")
@@ -219,7 +235,7 @@ def _pipeline_fields(asked: Asked) -> dict[str, float]:
 
 
 def _rows(
-    moment: datetime, entities: Mapping[tuple[str, ...], Mapping[str, float]], view: View = PIPELINE_BUILDS
+    moment: datetime, entities: _Fields, view: View = PIPELINE_BUILDS
 ) -> Iterator[tuple[tuple[str, ...], datetime, list[float]]]:
     for entity, fields in entities.items():
         yield entity, moment, [fields.get(name, math.nan) for name in view.field_names]
@@ -235,9 +251,10 @@ class Oracle:
     def wrong(self, asked: Asked, answer: BuildDurationPrediction) -> str:
         """What is wrong; empty if nothing is."""
         method = answer.method
-        if method is PredictionMethod.MODEL and (answer.missing_features or answer.fallback_reason):
+        says_why = answer.missing_features != () or answer.fallback_reason != FallbackReason.UNSPECIFIED
+        if method is PredictionMethod.MODEL and says_why:
             return "claims to be a full answer, and says what it lacks"
-        if method is not PredictionMethod.MODEL and not (answer.missing_features or answer.fallback_reason):
+        if method is not PredictionMethod.MODEL and not says_why:
             return f"{method.name}, and does not say why"
         if method in (PredictionMethod.MODEL, PredictionMethod.MODEL_DEGRADED):
             return self._wrong_model_answer(asked, answer)
@@ -262,7 +279,7 @@ class Oracle:
         if not codes:
             return f"by {answer.model_name} {answer.model_version}, which may not answer"
         best = asked.tenant_id if asked.tenant_id in self._versions else ""
-        if not answer.model_name.endswith(best or "global") and not answer.fallback_reason:
+        if not answer.model_name.endswith(best or "global") and answer.fallback_reason == FallbackReason.UNSPECIFIED:
             return "by the global model, and does not say why"
         lacks = {_COLUMN_OF.get(name, name) for name in answer.missing_features}
         if not lacks <= {"branch", "load"}:

@@ -145,12 +145,10 @@ class Stand:
         stop = self.directory / "stop"
         replies = Replies()
         asked = asyncio.ensure_future(
-            self.ask(
-                seconds=_LONGEST_SECONDS, progress_file=str(self._progress), stop_file=str(stop), **options
-            )
+            self.ask(seconds=_LONGEST_SECONDS, progress_file=str(self._progress), stop_file=str(stop), **options)
         )
         try:
-            while not self._progress.exists() and not asked.done():
+            while not self._progress.exists() and not asked.done():  # noqa: ASYNC110 - another process makes it
                 await asyncio.sleep(0.01)
             yield replies
         finally:
