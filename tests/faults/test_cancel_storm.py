@@ -14,6 +14,7 @@ from conductor_workbench.faults.vitals import settled
 SLOW = slow(0.004, jitter_seconds=0.02)
 """Some replies come before the read is given up, some after; the next ones wait meanwhile."""
 RATE, CANCELLED_SHARE = 120.0, 0.5
+CALM_RATE = 40.0
 SECONDS = 3.0
 PATIENCE_SECONDS = 5.0
 """Deadline of calls: what is told apart here is right and wrong, not fast and slow."""
@@ -36,7 +37,7 @@ async def test_a_storm_of_cancelled_calls(stand: Stand, figure, rounds: Iterator
         assert not replies.wrong_count, replies.wrong
         assert set(replies.counts) <= {"MODEL", "MODEL_DEGRADED", "HISTORY"}, replies.counts
         assert replies.cancelled > RATE * SECONDS * CANCELLED_SHARE / 4
-    async with stand.asking(rate_per_s=RATE / 2, seed=seed) as calm:
+    async with stand.asking(rate_per_s=CALM_RATE, seed=seed) as calm:
         await stand.recovered(0.0, RECOVERY_SECONDS)
     after, leaks = await asyncio.to_thread(settled, stand.vitals, before, growth_bytes=GROWTH_BYTES)
     figure(
@@ -77,9 +78,12 @@ async def test_a_storm_while_redis_fails_over_and_models_roll(
                 stand.fail_over()
                 failovers += 1
                 await asyncio.sleep(0.7)
-            recovery = max(recovery, await stand.recovered(time.monotonic(), RECOVERY_SECONDS))
         rolling.cancel()
         await asyncio.gather(rolling, return_exceptions=True)
+        ended = time.monotonic()
+        async with stand.asking(rate_per_s=CALM_RATE, seed=seed + number) as calm:
+            recovery = max(recovery, await stand.recovered(ended, RECOVERY_SECONDS))
+        assert not calm.wrong_count, calm.wrong
         asked, cancelled = asked + len(replies), cancelled + replies.cancelled
         assert not replies.wrong_count, replies.wrong
         assert set(replies.counts) <= {"MODEL", "MODEL_DEGRADED", "HISTORY"}, replies.counts

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import signal
 
+import conductor_model_store.signatures
 import conductor_server.worker  # noqa: F401 - that is what for
 
 # Who stops a service may signal all of its processes: workers drain, and this one still has to tell how they ended.

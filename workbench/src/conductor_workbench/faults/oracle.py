@@ -51,6 +51,7 @@ _HISTORY, _STATISTICS, _OVERALL = 5 << 20, 6 << 20, 7 << 20
 _REPOSITORIES, _BRANCHES = 4, 3
 _PIPELINE_NAME = "ci"
 _SPREAD = 1 << 10
+_Told = tuple[float, float, float]
 _Fields = Mapping[tuple[str, ...], Mapping[str, float]]
 
 _COLUMNS = (
@@ -263,7 +264,8 @@ class Oracle:
             PredictionMethod.HISTORY: {_HISTORY + asked.pipeline_code, _STATISTICS + asked.pipeline_code},
             PredictionMethod.DEFAULT: {_OVERALL + code for code in self._codes(asked, answer)},
         }.get(method, set())
-        if told not in {(median - _SPREAD, median, median + _SPREAD) for median in medians}:
+        planted: set[_Told] = {(float(median - _SPREAD), float(median), float(median + _SPREAD)) for median in medians}
+        if told not in planted:
             return f"{method.name} of {told}, not of {sorted(medians)}"
         return ""
 
@@ -284,12 +286,12 @@ class Oracle:
         lacks = {_COLUMN_OF.get(name, name) for name in answer.missing_features}
         if not lacks <= {"branch", "load"}:
             return f"by the model without {lacks}"
-        expected = (
+        expected: _Told = (
             asked.pipeline_code * _PIPELINE + ("branch" not in lacks) * asked.branch_code,
             _MEDIAN + asked.nonce,
             _UPPER + codes[0] * _VERSION + ("load" not in lacks) * asked.load_code,
         )
-        told = (answer.lower.total_seconds(), answer.median.total_seconds(), answer.upper.total_seconds())
+        told: _Told = (answer.lower.total_seconds(), answer.median.total_seconds(), answer.upper.total_seconds())
         if told != expected:
             return f"{_read(told)} instead of {_read(expected)}"
         nonces = [told.value for told in answer.contributions if told.feature == "nonce"]
