@@ -8,8 +8,8 @@ from __future__ import annotations
 import gc
 import signal
 
-import conductor_model_store.signatures
-import conductor_server.worker  # noqa: F401 - that is what for
+import conductor_model_store.signatures  # noqa: F401 - imported later else, and takes longest
+import conductor_server.worker  # noqa: F401
 
 # Who stops a service may signal all of its processes: workers drain, and this one still has to tell how they ended.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
