@@ -136,7 +136,7 @@ TROUBLES = {
     "partition both ways": Expected(on_the_way(network.PARTITION)),
     "partition on the way there": Expected(on_the_way(network.REQUESTS_LOST)),
     "partition on the way back": Expected(on_the_way(network.REPLIES_LOST)),
-    "half-open connections": Expected(on_the_way(network.HALF_OPEN), (0.2, 0.999)),
+    "half-open connections": Expected(on_the_way(network.HALF_OPEN), (0.2, 1.0)),
     "half-closed connections": Expected(on_the_way(network.HALF_CLOSED), (0.2, 1.0), in_short_form=False),
     "connections reset and refused": Expected(on_the_way(network.RESET), in_short_form=False),
     "replies cut in the middle": Expected(on_the_way(network.cut_after(300))),
