@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,37 @@ settings.load_profile("conductor")
 os.environ.setdefault("PGTZ", "America/St_Johns")
 
 _NUMBERS = itertools.count()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--duration", type=float, default=0.0, metavar="SECONDS", help="long form: each for so long")
+    parser.addoption("--seed", type=int, default=1, help="of what such tests do at random")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Of everything random in a test."""
+    return int(request.config.getoption("--seed"))
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Numbers from 0, as long as ``--duration`` says; without it only 0."""
+    return _rounds(request.config.getoption("--duration"))
+
+
+@pytest.fixture
+def long_form(request: pytest.FixtureRequest) -> bool:
+    """Whether ``--duration`` asks for it."""
+    return bool(request.config.getoption("--duration"))
+
+
+def _rounds(seconds: float) -> Iterator[int]:
+    end = time.monotonic() + seconds
+    for number in itertools.count():
+        yield number
+        if time.monotonic() >= end:
+            return
 
 
 @pytest.fixture(scope="session")

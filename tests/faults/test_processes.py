@@ -1,4 +1,4 @@
-"""F10, F11: processes that are killed or stopped under load."""
+"""F10: processes of the platform that are killed under load. Several workers: `test_saturated.py`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import os
 import signal
 import time
 
-import psutil
 import pytest
 
-from faults.scene import LATENCY_SECONDS, Reply, Scene, explain, labels, percentile, wrong
+from faults.scene import Reply, Scene, explain, labels, percentile, wrong
 
 SINGLE_BACK_SECONDS = 10.0
 
@@ -51,64 +50,3 @@ async def test_the_other_processes_killed(scene: Scene, figure, process: str) ->
     figure(wrong=f"{len(found)} of {len(replies)}", p95=percentile(replies))
     assert not found, explain(found)
     assert all(reply.full for reply in replies), labels(replies)
-
-
-async def test_workers_killed_and_stopped_one_after_the_other(scene: Scene, figure) -> None:
-    """kill -9: only calls under way may fail. SIGTERM: none does, as the client asks the other worker."""
-    async with scene.serving("--workers", "2", "--grace", "0.3") as process, scene.asking(_address(process)) as asking:
-        for number in range(len(scene.questions)):
-            assert (await asking.ask(number)).full
-        parent = psutil.Process(process.pid)
-        outages: dict[int, float] = {}
-
-        async def during(replies: list[Reply], number: signal.Signals) -> None:
-            for _ in range(2):
-                await asyncio.sleep(0.3)
-                before = _workers(parent)
-                victim = min(before)
-                began = time.monotonic()
-                os.kill(victim, number)
-                while not (len(now := _workers(parent)) == 2 and victim not in now and _listen(now)):
-                    assert time.monotonic() - began < 15
-                    await asyncio.sleep(0.02)
-                outages[number] = max(outages.get(number, 0.0), time.monotonic() - began)
-
-        quiet = await asking.load(60, lambda _: asyncio.sleep(1.0))
-        killed = await asking.load(60, lambda replies: during(replies, signal.SIGKILL))
-        stopped = await asking.load(60, lambda replies: during(replies, signal.SIGTERM))
-        process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
-    for replies in (quiet, killed, stopped):
-        assert not wrong(scene, replies), explain(wrong(scene, replies))
-    failed = [reply for reply in killed if reply.error]
-    figure(
-        wrong=f"0 of {len(killed) + len(stopped)}", failed_by_kill=f"{len(failed)} of {len(killed)}",
-        failed_by_stop=f"{sum(r.error is not None for r in stopped)} of {len(stopped)}", p95=percentile(stopped),
-        replaced_after_kill=outages[signal.SIGKILL], replaced_after_stop=outages[signal.SIGTERM],
-    )  # fmt: skip
-    assert len(failed) <= 0.02 * len(killed)
-    assert not any(reply.error for reply in stopped), labels(stopped)
-    # A worker that starts takes a core for itself: on a machine that is busy already, as long as ten quiet answers.
-    assert percentile(stopped, 0.5) <= max(LATENCY_SECONDS, 10 * percentile(quiet, 0.5))
-
-
-def _address(process: asyncio.subprocess.Process) -> str:
-    return process.address  # type: ignore[attr-defined,no-any-return]
-
-
-def _workers(parent: psutil.Process) -> set[int]:
-    found = set()
-    for child in parent.children():
-        try:
-            if "conductor_server.worker" in child.cmdline():
-                found.add(child.pid)
-        except psutil.Error:
-            continue
-    return found
-
-
-def _listen(pids: set[int]) -> bool:
-    try:
-        return all(any(c.status == psutil.CONN_LISTEN for c in psutil.Process(pid).net_connections()) for pid in pids)
-    except psutil.Error:
-        return False

@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from conductor_server import app
+from conductor_server.worker import NAME as WORKER_NAME
 from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, bearer
 from server.harness import client, publish, request, serving, write_features
 
@@ -263,9 +264,9 @@ async def _fails(*arguments):
 
 def _workers(pid):
     found = set()
-    for child in psutil.Process(pid).children():
+    for child in psutil.Process(pid).children(recursive=True):
         try:
-            if "conductor_server.worker" in child.cmdline():
+            if child.name() == WORKER_NAME:
                 found.add(child.pid)
         except psutil.Error:
             continue

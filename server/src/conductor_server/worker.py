@@ -1,13 +1,15 @@
-"""One of several serving processes. Started by ``workers.py``; its settings come over standard input.
+"""One of several serving processes, forked for ``worker_process.py``.
 
-Standard input stays open for as long as the supervisor lives: when it ends, the worker drains as on SIGTERM, so no
-worker outlives its supervisor. One line on standard output says that it serves.
+A pipe from the supervisor stays open for as long as that lives: when it ends, the worker drains as on SIGTERM, so no
+worker outlives its supervisor.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
+import contextlib
+import signal
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from conductor_rpc.logs import configure_logging
@@ -15,28 +17,28 @@ from conductor_rpc.server import RpcServer, run
 from conductor_server.process import serve_process
 from conductor_server.settings import ServerSettings
 
-READY = b"serving\n"
+READY = b"serving"
+NAME = "conductor-serve"
+"""What ``ps`` and ``top`` call it; 15 bytes at most."""
 
 
-def main() -> None:
-    """Serve until told to stop."""
-    settings = ServerSettings.model_validate_json(sys.stdin.readline())
-    known_models_directory = Path(sys.stdin.readline().rstrip("\n"))
+def main(settings_json: str, known_models_directory: str, tells_ready: Connection, outlived: Connection) -> None:
+    """Serve until told to stop; says when it serves."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it was ignored where we were forked
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(NAME)
+    settings = ServerSettings.model_validate_json(settings_json)
     configure_logging(settings)
-    run(serve_process(settings, _ready, share_port=True, known_models_directory=known_models_directory))
+
+    def ready(server: RpcServer) -> None:
+        asyncio.get_running_loop().add_reader(outlived.fileno(), _supervisor_gone, server, outlived)
+        tells_ready.send_bytes(READY)
+        tells_ready.close()
+
+    run(serve_process(settings, ready, share_port=True, known_models_directory=Path(known_models_directory)))
 
 
-def _ready(server: RpcServer) -> None:
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _watch_supervisor, server)
-    sys.stdout.buffer.write(READY)
-    sys.stdout.flush()
-
-
-def _watch_supervisor(server: RpcServer) -> None:
-    """Standard input became readable, and nothing more is ever written to it: the supervisor is gone."""
-    asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+def _supervisor_gone(server: RpcServer, outlived: Connection) -> None:
+    """The pipe became readable, and nothing is ever written to it: its other end is gone."""
+    asyncio.get_running_loop().remove_reader(outlived.fileno())
     server.ask_stop()
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from conductor_rpc.settings import SettingsInvalid
 from conductor_server.settings import ServerSettings
-from conductor_server.worker import READY
+from conductor_server.worker_process import WorkerProcess
 
 _LOG = logging.getLogger(__name__)
 _HEALTHY_SECONDS = 5.0
@@ -40,7 +39,7 @@ class Workers:
 
     def __init__(self, settings: ServerSettings, known_models_directory: Path) -> None:
         self._settings, self._known_models_directory = settings, known_models_directory
-        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._processes: dict[int, WorkerProcess] = {}
         self._stopping = asyncio.Event()
 
     @property
@@ -66,16 +65,14 @@ class Workers:
         self._stopping.set()
         processes = list(self._processes.values())
         for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+            process.terminate()
         seconds = self._settings.grace_seconds + self._settings.drain_seconds + _STOP_MARGIN_SECONDS
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*(process.wait() for process in processes))
         except TimeoutError:
             for process in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                process.kill()
 
     async def _keep_up(self, slot: int) -> None:
         backoff_seconds = 0.05
@@ -100,29 +97,15 @@ class Workers:
         Returns:
             Whether it does; else it has ended.
         """
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "conductor_server.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
+        process = WorkerProcess(settings_of(self._settings, slot), self._known_models_directory)
         self._processes[slot] = process
         if self._stopping.is_set():
             process.terminate()
-        if process.stdin is None or process.stdout is None:
-            return False
-        # Over standard input rather than arguments: arguments can be read by everybody on the machine.
-        settings = settings_of(self._settings, slot)
-        process.stdin.write(f"{settings.model_dump_json()}\n{self._known_models_directory}\n".encode())
-        with contextlib.suppress(ConnectionError, TimeoutError):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.model_first_load_seconds + _START_MARGIN_SECONDS):
-                await process.stdin.drain()
-                if await process.stdout.readline() == READY:
+                if await process.start():
                     return True
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        process.kill()
         return False
 
 

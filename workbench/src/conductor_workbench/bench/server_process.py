@@ -21,7 +21,8 @@ from conductor_workbench.embedded import child
 from conductor_workbench.embedded.redis import free_port
 from conductor_workbench.keys import AUDIENCE, ISSUER, EmbeddedKeys
 
-_MAIN = "from conductor_client.command import main; main()"
+MAIN = "from conductor_client.command import main; main()"
+"""Python source that is ``conductor``."""
 _STOP_SECONDS = 20.0
 
 
@@ -32,12 +33,20 @@ def memory(process_id: int) -> Figures:
 
 
 class ServerProcess:
-    """A prediction server. Use as ``with ServerProcess(…) as server``; stops at once, without grace."""
+    """A prediction server. Use as ``with ServerProcess(…) as server``; stops at once, if no grace is given."""
 
     def __init__(
-        self, environment: Mapping[str, str], log: Path, *, keys: EmbeddedKeys | None, workers: int = 1
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        keys: EmbeddedKeys | None,
+        workers: int = 1,
+        grace_seconds: float = 0.0,
+        main: str = MAIN,
     ) -> None:
         """``keys``: with TLS and tokens; None for insecure. ``environment``: names Redis and the model store."""
+        self._grace_seconds, self._main = grace_seconds, main
         self._environment, self._log, self._keys, self._workers = environment, log, keys, workers
         self.target = f"127.0.0.1:{free_port()}"
         self.start_up_seconds = 0.0
@@ -70,8 +79,8 @@ class ServerProcess:
     def __enter__(self) -> Self:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         port = self.target.rpartition(":")[2]
-        options = ["--port", port, "--grace", "0", "--workers", str(self._workers)]
-        command = [sys.executable, "-c", _MAIN, "serve", *options, *self._security()]
+        options = ["--port", port, "--grace", str(self._grace_seconds), "--workers", str(self._workers)]
+        command = [sys.executable, "-c", self._main, "serve", *options, *self._security()]
         began = time.perf_counter()
         self._process = child.spawn(command, self._log, environment=self._environment)
         try:

@@ -1,0 +1,69 @@
+"""O6: what judges in these tests is shown bugs that it must find, in a server that really has them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conductor_workbench.faults.network import slow
+from conductor_workbench.faults.stand import Stand
+from conductor_workbench.faults.traffic import Replies
+from conductor_workbench.faults.vitals import settled
+from faults.planted import VARIABLE
+
+BUGS = [
+    "the previous caller's reply",
+    "rows shifted by one",
+    "labels removed",
+    "answers remembered",
+    "another model's name",
+]
+GROWTH_BYTES = 4 << 20
+SLOW = slow(0.004, jitter_seconds=0.02)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    directory = tmp_path_factory.mktemp("planted")
+    main = (
+        f"import sys; sys.path.append({str(Path(__file__).parent.parent)!r}); from faults.planted import main; main()"
+    )
+    with Stand(directory, main=main, environment={VARIABLE: str(directory / "bug")}) as stand:
+        yield stand
+
+
+async def storm(stand: Stand, bug: str, seconds: float) -> Replies:
+    """A storm of cancelled calls while the server has a bug."""
+    (stand.directory / "bug").write_text(bug)
+    await asyncio.sleep(0.1)
+    with stand.proxy.suffering(SLOW):
+        replies = await stand.ask(rate_per_s=100, cancelled_share=0.5, seconds=seconds, seed=6)
+    (stand.directory / "bug").write_text("")
+    await asyncio.sleep(0.1)
+    return replies
+
+
+async def test_each_wrong_answer_is_found(planted: Stand, figure) -> None:
+    found = {}
+    good = await storm(planted, "", 0.5)
+    assert not good.wrong_count, good.wrong
+    for bug in BUGS:
+        replies = await storm(planted, bug, 0.6)
+        found[bug] = f"{replies.wrong_count} of {len(replies)}"
+        assert replies.wrong_count, f"{bug}: {replies.counts}"
+    figure(**found)
+
+
+async def test_each_leak_is_found(planted: Stand, figure) -> None:
+    await storm(planted, "", 0.5)
+    before = planted.vitals()
+    await storm(planted, "", 0.5)
+    assert not settled(planted.vitals, before, growth_bytes=GROWTH_BYTES)[1]
+    await storm(planted, "a leak per cancelled call", 1.0)
+    _, leaks = await asyncio.to_thread(settled, planted.vitals, before, growth_bytes=GROWTH_BYTES, within_seconds=0.5)
+    figure(leaks=leaks)
+    assert any("memory" in leak for leak in leaks), leaks
+    assert any("descriptors" in leak for leak in leaks), leaks

@@ -1,0 +1,81 @@
+"""F3 and the way to the server: calls end by their deadline, and answers are right, whatever the network does."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from conductor_workbench.faults import network
+from conductor_workbench.faults.proxy import Proxy
+from conductor_workbench.faults.stand import Stand
+from conductor_workbench.faults.vitals import settled
+
+LATE_SECONDS = 0.02
+DEADLINE_SECONDS = 0.1
+RECOVERY_SECONDS = 5.0
+LASTS_SECONDS = 0.5
+GROWTH_BYTES = 16 << 20
+ALLOWED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
+KINDS = {"unary": 3, "batch": 1, "stream": 2}
+"""All that have a deadline. A burst ends when its stream is closed, which has patience of its own."""
+PARTITIONS = [network.PARTITION, network.REQUESTS_LOST, network.REPLIES_LOST, network.HALF_OPEN]
+BETWEEN_CALLERS_AND_SERVER = [
+    network.slow(0.05, 0.05),
+    network.throttled(20_000),
+    network.cut_after(500),
+    network.RESET,
+    network.HALF_CLOSED,
+    network.PARTITION,
+    network.REQUESTS_LOST,
+    network.REPLIES_LOST,
+]
+
+
+@pytest.mark.parametrize("where", ["before Redis", "before the server"])
+async def test_no_call_outlives_its_deadline(
+    stand: Stand, figure, rounds: Iterator[int], seed: int, where: str
+) -> None:
+    asked = 0
+    late = noise = 0.0
+    with Proxy(stand.server.target) as front:
+        broken = stand.proxy if where == "before Redis" else front
+        for number in rounds:
+            async with stand.asking(
+                target=front.target, rate_per_s=60, kinds=KINDS, timeout_seconds=DEADLINE_SECONDS, errors=ALLOWED,
+                seed=seed + number,
+            ) as replies:  # fmt: skip
+                for fault in PARTITIONS[: 4 if where == "before Redis" else 3]:
+                    with broken.suffering(fault):
+                        await asyncio.sleep(LASTS_SECONDS)
+                    await asyncio.sleep(0.2)
+            assert not replies.wrong_count, replies.wrong
+            asked += len(replies)
+            late, noise = max(late, max(replies.seconds) - DEADLINE_SECONDS), max(noise, replies.noise_seconds)
+    figure(wrong=f"0 of {asked}", latest_ms=1000 * late, noise_ms=1000 * noise)
+    assert late <= LATE_SECONDS + noise
+
+
+async def test_between_callers_and_server(stand: Stand, figure, rounds: Iterator[int], seed: int) -> None:
+    """Half of the calls are cancelled too: what is left of them is nobody else's."""
+    chance = random.Random(seed)
+    asked, recovery = 0, 0.0
+    before = stand.vitals()
+    with Proxy(stand.server.target) as front:
+        for number in rounds:
+            faults = list(BETWEEN_CALLERS_AND_SERVER)
+            chance.shuffle(faults)
+            async with stand.asking(
+                target=front.target, rate_per_s=60, cancelled_share=0.3, errors=ALLOWED, seed=seed + number
+            ) as replies:
+                for fault in faults:
+                    with front.suffering(fault):
+                        await asyncio.sleep(LASTS_SECONDS)
+                recovery = max(recovery, await stand.recovered(asyncio.get_running_loop().time(), RECOVERY_SECONDS))
+            assert not replies.wrong_count, replies.wrong
+            asked += len(replies)
+    _, leaks = await asyncio.to_thread(settled, stand.vitals, before, growth_bytes=GROWTH_BYTES)
+    figure(wrong=f"0 of {asked}", recovery=recovery, **replies.counts)
+    assert not leaks, leaks

@@ -1,0 +1,70 @@
+"""F1 to F4: whatever is wrong with Redis, or the way to it, answers are right, labelled and in time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator, Sequence
+
+from conductor_workbench.faults.stand import Stand
+from conductor_workbench.faults.traffic import Replies
+from faults.scene import LATENCY_SECONDS
+from faults.troubles import TROUBLES
+
+RATE = 50.0
+"""Calls a second; more than twice as many questions."""
+RECOVERY_SECONDS = 5.0
+LASTS_SECONDS = CALM_SECONDS = 0.5
+NOTICED_SECONDS = 0.05
+ROUNDS_TO_BE_IN_TIME = 3
+"""A stall of a shared machine is not there again the next time. What a trouble does to the latency is."""
+
+
+async def test_each_trouble_by_itself(stand: Stand, figure, rounds: Iterator[int], seed: int, long_form: bool) -> None:
+    chance = random.Random(seed)
+    asked, recovery = 0, 0.0
+    p95: dict[str, float] = {}
+    for _ in rounds:
+        names = [name for name, trouble in TROUBLES.items() if long_form or trouble.in_short_form]
+        chance.shuffle(names)
+        late = names
+        for _ in range(ROUNDS_TO_BE_IN_TIME):
+            replies, seconds, slowest = await _one_after_the_other(stand, late, chance.getrandbits(32))
+            asked += len(replies)
+            recovery = max(recovery, slowest)
+            p95 |= seconds
+            late = [name for name in late if seconds[name] > LATENCY_SECONDS]
+            if not late:
+                break
+        assert not late, {name: p95[name] for name in late}
+    calm = p95.pop("calm")
+    worst = max(p95, key=lambda name: p95[name])
+    figure(wrong=f"0 of {asked}", p95=p95[worst], worst=worst, p95_calm=calm, recovery=recovery)
+
+
+async def _one_after_the_other(
+    stand: Stand, names: Sequence[str], seed: int
+) -> tuple[Replies, dict[str, float], float]:
+    """Checks all but the latency, and returns its 95th percentile under each trouble, with the longest recovery."""
+    begins, ends, recovery = [], [], dict[str, float]()
+    async with stand.asking(rate_per_s=RATE, seed=seed) as replies:
+        await asyncio.sleep(CALM_SECONDS)
+        for name in names:
+            begins.append(time.monotonic())
+            async with TROUBLES[name].trouble(stand):
+                await asyncio.sleep(LASTS_SECONDS)
+                assert stand.vitals().redis_connections <= 2, f"{name}: a connection for each worker"
+            ends.append(time.monotonic())
+            recovery[name] = await stand.recovered(ends[-1], RECOVERY_SECONDS)
+    assert not replies.wrong_count, replies.wrong
+    # Every question has a fallback: nothing is unavailable.
+    assert set(replies.counts) <= {"MODEL", "MODEL_DEGRADED", "HISTORY"}, replies.counts
+    found = {"calm": replies.between(0, begins[0]).percentile(0.95)}
+    for name, begin, end in zip(names, begins, ends, strict=True):
+        least, most = TROUBLES[name].full_share
+        during = replies.between(begin + NOTICED_SECONDS, end)
+        found[name] = during.percentile(0.95)
+        share = during.counts.get("MODEL", 0) / len(during)
+        assert least <= share <= most, f"{name}: {share:.0%} in full, {during.counts}"
+    return replies, found, max(recovery.values())
