@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from changes.graphs import by_name, change_of, linked, reached, by_import
+from changes.graphs import by_import, by_name, change_of, linked, reached
 from conductor_features.changes.changed_file import Change, ChangedFile, Content
 from conductor_features.changes.graph_codec import CorruptGraph, decode_graph, encode_graph
 from conductor_features.changes.impact_graph import FAR, Edges, _reach, impact_of
@@ -32,7 +34,7 @@ PYTHON = {
         """,
     "src/shop/tax.py": "RATE = 1\n\n\ndef rate():\n    return RATE\n",
     "src/shop/money.py": "def add(items):\n    return sum(items)\n\n\ndef show(item):\n    return str(item)\n",
-    "tests/conftest.py": "import pytest\nfrom shop.prices import Basket\n\n@pytest.fixture\ndef basket():\n    return Basket()\n",
+    "tests/conftest.py": "from shop.prices import Basket\n\n@pytest.fixture\ndef basket():\n    return Basket()\n",
     "tests/test_total.py": "from shop import total\n\ndef test_total():\n    assert total([1])\n",
     "tests/test_basket.py": "def test_empty(basket):\n    assert basket.empty()\n",
     "tests/test_money.py": "import shop.money\n\ndef test_show():\n    assert shop.money.show(1)\n",
@@ -136,7 +138,9 @@ def test_java() -> None:
     assert files == set(names)
     names, _ = reached(JAVA, "src/main/java/com/acme/tax/Tax.java", "public class")
     assert names == {"src/test/java/com/acme/CartTest.java": 1, "src/test/java/com/other/Wide.java": 2}
-    assert reached(JAVA, "src/main/java/com/acme/Alone.java", "class")[0] == {"src/test/java/com/acme/AloneTest.java": 1}
+    assert reached(JAVA, "src/main/java/com/acme/Alone.java", "class")[0] == {
+        "src/test/java/com/acme/AloneTest.java": 1
+    }
     facts = read_facts("CartTest.java", JAVA["src/test/java/com/acme/CartTest.java"].encode())
     assert facts.tests == ("CartTest.total",)
 
@@ -243,8 +247,10 @@ def test_distances_are_those_of_the_cheapest_ways(data: st.DataObject) -> None:
     pair = st.tuples(st.integers(0, count - 1), st.integers(0, count - 1))
     free, dear = (data.draw(st.lists(pair, max_size=25)) for _ in range(2))
     seeds = data.draw(st.lists(st.integers(0, count - 1), max_size=3))
-    found = _reach(count, np.array(seeds, np.int32), *(Edges.of(count, np.array(one, np.int64)) for one in (free, dear)))
-    expected = {seed: 0 for seed in seeds}
+    found = _reach(
+        count, np.array(seeds, np.int32), *(Edges.of(count, np.array(one, np.int64)) for one in (free, dear))
+    )
+    expected = dict.fromkeys(seeds, 0)
     for _ in range(count + 1):
         for edges, cost in ((free, 0), (dear, 1)):
             for one, other in edges:
@@ -254,6 +260,6 @@ def test_distances_are_those_of_the_cheapest_ways(data: st.DataObject) -> None:
     for node, distance in expected.items():
         way = found.way(node)
         assert way[0] in seeds and way[-1] == node
-        steps = list(zip(way, way[1:], strict=False))
+        steps = list(pairwise(way))
         assert all(step in free or step in dear for step in steps)
         assert sum(step not in free for step in steps) <= distance

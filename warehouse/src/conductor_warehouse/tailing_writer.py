@@ -1,4 +1,4 @@
-"""Carries rows of the feature logs to the online store, as they are committed."""
+"""Carries rows of the feature logs, and graphs of code, to the online store, as they are committed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from conductor_features.filling import replaying_mark
 from conductor_features.views import VIEWS, View
 from conductor_features.writer import WriteRow, write_rows
 from conductor_warehouse import statistics
+from conductor_warehouse.code_graph.carrying import carry_graphs
 from conductor_warehouse.features.log import CHANNEL
 
 _LOG = logging.getLogger(__name__)
@@ -138,6 +139,7 @@ class TailingWriter:
                 pending |= self._carry(reading, redis, view, stop)
             except _PositionLost:
                 pending = True  # look again at once: the position is gone now, so everything is written anew
+        carry_graphs(reading, redis)
         return pending
 
     def _carry(self, reading: Connection[Any], redis: Client, view: View, stop: threading.Event) -> bool:

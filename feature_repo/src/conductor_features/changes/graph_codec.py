@@ -24,12 +24,12 @@ import orjson
 from numpy.typing import NDArray
 
 from conductor_features.changes.impact_graph import Edges, ImpactGraph
-from conductor_features.keys import identity
+from conductor_features.keys import entity_key, identity
 
 FORMAT_VERSION = 1
 HEADER_BYTES = 32
 VIEW_KEY = "code_graph_v1"
-"""Names it among the views' values: its key is ``entity_key(VIEW_KEY, (tenant, repository))``."""
+"""Names it among the views' values."""
 
 _HEADER = struct.Struct("<II16sq")
 _SEPARATOR = "\0"
@@ -37,6 +37,11 @@ _SEPARATOR = "\0"
 
 class CorruptGraph(ValueError):
     """A stored graph that may not be used; the message is the reason."""
+
+
+def graph_keys(repository: tuple[str, str], snapshot_id: int) -> tuple[bytes, bytes]:
+    """Keys of (tenant, repository): of the latest snapshot's number, and of a snapshot's graph."""
+    return entity_key(VIEW_KEY, repository), entity_key(VIEW_KEY, (*repository, str(snapshot_id)))
 
 
 def encode_graph(key: bytes, snapshot_id: int, graph: ImpactGraph) -> bytes:

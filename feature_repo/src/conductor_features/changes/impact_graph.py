@@ -1,7 +1,7 @@
 """Which tests a change reaches, by what the code imports and names.
 
-Nodes are the files and, of each, its *units*: what stands at its top level and can be named. An edge leads from what may
-change to what that may change in turn; it costs 1 from file to file and nothing within one. There are two such graphs:
+Nodes are the files and, of each, its *units*: what stands at its top level and can be named. An edge leads from what
+changes to what that may change in turn; it costs 1 from file to file and nothing within one. There are two such graphs:
 
 * of *files*: a file is reached from any file that it imports. It misses little and tells little.
 * of *units*: a unit is reached from those that it names. It tells far more, and misses what is named at run time only.

@@ -1,10 +1,10 @@
 """Which file a test is in, going by its id: test runners name tests by path, module, class or package, in many ways.
 
-An id is taken apart at whatever is no letter, digit, ``_``, ``$`` or ``-``: ``tests/test_cart.py::TestCart::test_total[2]`` is
-``tests test_cart py TestCart test_total 2``. A test file's *key* is its path (without the extension) or what its language
-calls it, taken apart likewise: ``com acme CartTest``, or a Go package's folder. The longest key that the id begins with
-tells the file; where there is none, the longest that it holds anywhere, if it is of one file only. Of what follows, the
-first word that names a unit of the file tells the unit.
+An id is taken apart at whatever is no letter, digit, ``_``, ``$`` or ``-``: ``tests/test_cart.py::TestCart::test_a[2]``
+is ``tests test_cart py TestCart test_a 2``. A test file's *key* is its path, with or without the extension, or what its
+language calls it, taken apart likewise: ``com acme CartTest``, a Go package's folder. The longest key that an id begins
+with tells the file; where there is none, the longest that it holds anywhere, if it is of one file only. What follows is
+the test's own name, in which a unit of the file may be named.
 """
 
 from __future__ import annotations

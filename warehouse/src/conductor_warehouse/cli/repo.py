@@ -36,9 +36,12 @@ def repo_index(
     commit: Annotated[
         str | None, typer.Option(help="What the files are of; else what git says is checked out.", show_default=False)
     ] = None,
-    test_id_prefix: Annotated[str, typer.Option(help="What stands before all test ids in this repository's events.")] = "",
+    test_id_prefix: Annotated[
+        str, typer.Option(help="What stands before all test ids in this repository's events.")
+    ] = "",
     processes: Annotated[
-        int | None, typer.Option(help="Parse in so many processes; else in one for each core.", min=1, show_default=False)
+        int | None,
+        typer.Option(help="Parse in so many processes; else in one for each core.", min=1, show_default=False),
     ] = None,
     database_url: DatabaseOption = None,
     output: OutputOption = OutputFormat.TABLE,
@@ -74,7 +77,12 @@ def repo_index(
         except CheckoutError as error:
             fail(str(error))
     _print_snapshot(
-        {"repository": name, "commit": result.snapshot.commit, "unchanged": result.unchanged, "parsed": result.parsed_count},
+        {
+            "repository": name,
+            "commit": result.snapshot.commit,
+            "unchanged": result.unchanged,
+            "parsed": result.parsed_count,
+        },
         result.snapshot.counts,
         output,
     )
@@ -116,10 +124,13 @@ def repo_impact(
     tenant: _TenantOption,
     repository: _RepositoryOption = None,
     base: Annotated[
-        str | None, typer.Option(help="Instead of a diff: what the checkout changed since this revision.", show_default=False)
+        str | None,
+        typer.Option(help="Instead of a diff: what the checkout changed since this revision.", show_default=False),
     ] = None,
     path: Annotated[Path, typer.Option(help="The checkout, with --base.", exists=True, file_okay=False)] = Path(),
-    commit: Annotated[str | None, typer.Option(help="Ask this commit's graph; else the latest.", show_default=False)] = None,
+    commit: Annotated[
+        str | None, typer.Option(help="Ask this commit's graph; else the latest.", show_default=False)
+    ] = None,
     limit: Annotated[int, typer.Option(help="Tests to list, at most, nearest first.", min=1)] = 50,
     database_url: DatabaseOption = None,
     output: OutputOption = OutputFormat.TABLE,
@@ -163,7 +174,9 @@ def repo_impact(
         return
     print_record(told, output)
     typer.echo("")
-    print_rows([{**one, "way": " ← ".join(reversed(one["way"]))} for one in tests[:limit]], output, empty="No test is reached.")
+    print_rows(
+        [{**one, "way": " ← ".join(reversed(one["way"]))} for one in tests[:limit]], output, empty="No test is reached."
+    )
 
 
 def _print_snapshot(
@@ -174,7 +187,9 @@ def _print_snapshot(
         print_json(record | ({} if unresolved is None else {"unresolved": unresolved}))
         return
     texts = {
-        name: ", ".join(f"{key} {number:,}" for key, number in value.items()) or "–" if isinstance(value, dict) else value
+        name: ", ".join(f"{key} {number:,}" for key, number in value.items()) or "–"
+        if isinstance(value, dict)
+        else value
         for name, value in record.items()
     }
     print_record(texts, output)

@@ -55,7 +55,9 @@ class Checkout:
 
     def commit(self) -> str:
         """The commit that is checked out; empty where there is none."""
-        return self.git("rev-parse", "--verify", "--quiet", "HEAD", check=False).decode().strip() if self._is_git else ""
+        return (
+            self.git("rev-parse", "--verify", "--quiet", "HEAD", check=False).decode().strip() if self._is_git else ""
+        )
 
     def diff(self, base: str) -> bytes:
         """What the working tree changed since it left ``base``, a commit or branch."""

@@ -72,7 +72,8 @@ class FileFacts:
     @classmethod
     def from_json(cls, data: bytes | str) -> FileFacts:
         """What :meth:`to_json` made."""
-        return _from(cls, orjson.loads(data))
+        facts: FileFacts = _from(cls, orjson.loads(data))
+        return facts
 
 
 _PARTS: dict[str, Any] = {"units": Unit, "definitions": Definition, "imports": Import}

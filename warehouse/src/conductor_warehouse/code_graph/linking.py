@@ -64,7 +64,9 @@ class _Linker:
         self._unit_lines: list[tuple[int, int]] = []
         self._unit_names: list[str] = []
         self._named: list[dict[str, list[int]]] = []
-        """Of each file: its units' nodes by name."""
+        """Of each file: by name, the nodes that mean it."""
+        self._nodes: list[list[int]] = []
+        """Of each file: its units' nodes, in their order."""
         self._bound: list[dict[str, list[Import]]] = []
         self._stars: list[list[Import]] = []
         self._handed_on: dict[tuple[int, str], int] = {}
@@ -118,10 +120,17 @@ class _Linker:
 
     def _add_names(self, file: int, one: FileFacts) -> None:
         names: dict[str, list[int]] = defaultdict(list)
-        for unit in one.units:
-            node = self._new_node(file, unit.name, (unit.first_line, unit.last_line))
+        nodes = [self._new_node(file, unit.name, (unit.first_line, unit.last_line)) for unit in one.units]
+        for unit, node in zip(one.units, nodes, strict=True):
             names[unit.name].append(node)
+        for name, several in names.items():
+            if len(several) > 1:
+                # Go's type and its methods, overloads: one node for all, else each had edges to each user.
+                whole = self._new_node(file, name, (0, -1))
+                self._within += [(node, whole) for node in several]
+                names[name] = [whole]
         self._named.append(names)
+        self._nodes.append(nodes)
         bound: dict[str, list[Import]] = defaultdict(list)
         for each in one.imports:
             if each.binding:
@@ -139,9 +148,6 @@ class _Linker:
 
     def _file(self, node: int) -> int:
         return node if node < len(self._paths) else self._unit_file[node - len(self._paths)]
-
-    def _nodes(self, file: int) -> list[int]:
-        return [node for nodes in self._named[file].values() for node in nodes]
 
     def _files(self, file: int, one: Import) -> Sequence[int]:
         known = self._resolved.get((file, one))
@@ -164,26 +170,22 @@ class _Linker:
             wide = one.name == "*" and language_of(path) == "java"  # what it uses of the package is told by names
             for target in targets if not wide else ():
                 self._imports.add((target, file))
-            links = [self._paths[target] for target in targets] or [None]
-            for target_path in links:
+            links: list[str | None] = [self._paths[target] for target in targets]
+            for target_path in links or [None]:
                 if (one.specifier, target_path) not in told:
                     told.add((one.specifier, target_path))
                     local = target_path is not None or self._modules.is_local(path, one)
                     self.imports.append(ImportLink(path, one.specifier, target_path, local))
             if not wide and not any(name == one.binding or name.startswith(f"{one.binding}.") for name in mentioned):
                 # For what it does when it is imported; what has no name here may be used anywhere in the file.
-                users = [file, *self._nodes(file)] if not one.binding and one.name != "*" else [file]
+                users = [file, *self._nodes[file]] if not one.binding and one.name != "*" else [file]
                 self._across += [(target, user) for target in targets if target != file for user in users]
 
     def _link_names(self, file: int) -> None:
         one = self._facts[file]
         for name in one.references:
             self._link_name(file, file, name)
-        by_name = self._named[file]
-        places: dict[str, int] = defaultdict(int)
-        for unit in one.units:
-            node = by_name[unit.name][places[unit.name]]
-            places[unit.name] += 1
+        for unit, node in zip(one.units, self._nodes[file], strict=True):
             for name in unit.references:
                 self._link_name(file, node, name)
 
@@ -260,5 +262,7 @@ class _Linker:
         return ()
 
 
-def _pairs(pairs: Iterator[tuple[int, int]] | Sequence[tuple[int, int]]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def _pairs(
+    pairs: Iterator[tuple[int, int]] | Sequence[tuple[int, int]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     return np.array(list(pairs), np.int64).reshape(-1, 2)

@@ -15,6 +15,7 @@ from conductor_warehouse.code_graph.facts import FileFacts, Import
 _SOURCE_FOLDERS = frozenset({"src", "lib", "python", "main"})
 _EXTENSIONS = (".ts", ".tsx", ".d.ts", ".js", ".jsx", ".mts", ".cts", ".mjs", ".cjs")
 _GO_MODULE = re.compile(r"^\s*module\s+\"?([^\s\"]+)", re.MULTILINE)
+_ASSET = re.compile(r"\.(?:css|scss|sass|less|svg|png|jpe?g|gif|webp|ico|json|md|html|txt|woff2?|wasm|vue)(?:\?.*)?$")
 _COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|/\*.*?\*/|//[^\n]*', re.DOTALL)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 
@@ -69,7 +70,7 @@ class Modules:
         return found
 
     def resolve(self, path: str, one: Import) -> Sequence[str] | None:
-        """Files that an import of ``path`` takes from, what it most likely means first; None: none of this repository."""
+        """Files that an import of ``path`` takes from; None: none of this repository."""
         language = language_of(path)
         if language == "python":
             return self._resolve_python(path, one)
@@ -83,7 +84,7 @@ class Modules:
         """Whether an import that was not resolved looks as if it meant a file of this repository."""
         language, specifier = language_of(path), one.specifier
         if language in {"typescript", "javascript"}:
-            return specifier.startswith(".")
+            return specifier.startswith(".") and _ASSET.search(specifier) is None
         if language == "go":
             return self._go_folder(specifier) is not None
         if language == "python":
@@ -173,7 +174,9 @@ class Modules:
 
     def _resolve_go(self, specifier: str) -> Sequence[str] | None:
         folder = self._go_folder(specifier)
-        files = [one for one in self._folders.get(folder, ()) if not one.endswith("_test.go")] if folder is not None else ()
+        files = (
+            [one for one in self._folders.get(folder, ()) if not one.endswith("_test.go")] if folder is not None else ()
+        )
         return files or None
 
     def _resolve_script(self, path: str, specifier: str) -> Sequence[str] | None:
@@ -184,7 +187,9 @@ class Modules:
         while True:
             for pattern, targets in self._script_paths.get(folder, ()):
                 head, star, tail = pattern.partition("*")
-                fits = specifier.startswith(head) and specifier.endswith(tail) and len(specifier) >= len(head) + len(tail)
+                fits = (
+                    specifier.startswith(head) and specifier.endswith(tail) and len(specifier) >= len(head) + len(tail)
+                )
                 if fits if star else specifier == pattern:
                     middle = specifier[len(head) : len(specifier) - len(tail)] if star else ""
                     for target in targets:

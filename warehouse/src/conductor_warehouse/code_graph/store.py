@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
 from psycopg import Connection, sql
 
-from conductor_features.changes.graph_codec import VIEW_KEY, decode_graph, encode_graph
+from conductor_features.changes.graph_codec import decode_graph, encode_graph, graph_keys
 from conductor_features.changes.impact_graph import ImpactGraph
-from conductor_features.keys import entity_key
 from conductor_warehouse.code_graph.facts import FileFacts
 from conductor_warehouse.roles import INGEST_ROLE, READER_ROLE, bind
 from conductor_warehouse.staging import BYTES, INTEGER, TEXT, Schema, batch_of, stage
-
-import pyarrow as pa
 
 KEPT_SNAPSHOTS = 3
 """Of a repository, the latest."""
@@ -185,7 +183,7 @@ def unresolved(connection: Connection[Any], tenant_id: str, snapshot: Snapshot, 
 
 
 def _key(tenant_id: str, repository: str) -> bytes:
-    return entity_key(VIEW_KEY, (tenant_id, repository))
+    return graph_keys((tenant_id, repository), 0)[0]
 
 
 def _lock(tenant_id: str, repository: str) -> int:

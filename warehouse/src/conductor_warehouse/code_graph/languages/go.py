@@ -15,12 +15,6 @@ _LANGUAGE = Language(tree_sitter_go.language())
 _BLANKED = "(comment) @blank (interpreted_string_literal) @blank (raw_string_literal) @blank"
 _DEFINITIONS = "(function_declaration) @function (method_declaration) @function (type_spec) @class (type_alias) @class"
 _TEST = re.compile(r"(?:Test|Benchmark|Fuzz|Example)(?![a-z])")
-_KNOWN = frozenset(
-    "break case chan const continue default defer else fallthrough for func go goto if import interface map package range "
-    "return select struct switch type var any bool byte comparable complex64 complex128 error float32 float64 int int8 "
-    "int16 int32 int64 rune string uint uint8 uint16 uint32 uint64 uintptr true false iota nil append cap clear close "
-    "complex copy delete imag len make max min new panic print println real recover".split()
-)
 
 
 def read(path: str, data: bytes) -> FileFacts:
@@ -33,7 +27,7 @@ def read(path: str, data: bytes) -> FileFacts:
     tests = [one.name for one in definitions if path.endswith("_test.go") and _TEST.match(one.name)]
     return FileFacts(
         package=source.text(package),
-        units=units_of(source, found, imports, lambda name: name not in _KNOWN),
+        units=units_of(source, found, imports, lambda _: True),
         definitions=tuple(definitions),
         imports=tuple(imports),
         tests=tuple(tests),

@@ -29,7 +29,9 @@ def read(path: str, data: bytes) -> FileFacts:
     source = Source(_LANGUAGE, data, _BLANKED)
     imports = list(_imports(source))
     found = [
-        (source.text(node.child_by_field_name("name")), node) for node in source.root.named_children if node.type in _TYPES
+        (source.text(node.child_by_field_name("name")), node)
+        for node in source.root.named_children
+        if node.type in _TYPES
     ]
     statics = {one.binding for one in imports if one.binding}
     package = source.find("(package_declaration (_) @name)").get("name", [None])[0]

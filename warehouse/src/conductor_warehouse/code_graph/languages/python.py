@@ -73,7 +73,11 @@ def _units(source: Source) -> Iterator[tuple[str, Node]]:
             yield source.text(inner.child_by_field_name("name") if inner else None), node
         elif node.type in {"function_definition", "class_definition"}:
             yield source.text(node.child_by_field_name("name")), node
-        elif node.type == "expression_statement" and node.named_child_count and node.named_children[0].type == "assignment":
+        elif (
+            node.type == "expression_statement"
+            and node.named_child_count
+            and node.named_children[0].type == "assignment"
+        ):
             left = node.named_children[0].child_by_field_name("left")
             targets = left.named_children if left and left.type in {"pattern_list", "tuple_pattern"} else [left]
             for target in targets:

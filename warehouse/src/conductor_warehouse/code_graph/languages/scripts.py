@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tree_sitter_typescript
 from collections.abc import Iterator
 
+import tree_sitter_typescript
 from tree_sitter import Language, Node
 
 from conductor_warehouse.code_graph.facts import FileFacts, Import
@@ -81,7 +81,9 @@ def _required(source: Source) -> Iterator[Import]:
         path, holder = source.text(specifier), call.parent
         while holder is not None and holder.type in {"await_expression", "parenthesized_expression"}:
             holder = holder.parent
-        name = holder.child_by_field_name("name") if holder is not None and holder.type == "variable_declarator" else None
+        name = (
+            holder.child_by_field_name("name") if holder is not None and holder.type == "variable_declarator" else None
+        )
         if name is not None and name.type == "identifier":
             yield Import(path, "", source.text(name))
         elif name is not None and name.type == "object_pattern":

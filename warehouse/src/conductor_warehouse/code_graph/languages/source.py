@@ -67,7 +67,7 @@ class Source:
     def references(
         self, spans: Iterable[tuple[int, int]], imports: Sequence[Import], known: Callable[[str], bool]
     ) -> tuple[str, ...]:
-        """Names that the code in these spans mentions, as far as they are known; of what is imported, with one name more."""
+        """Names that the code in these spans mentions, as far as known; of what is imported also the next name."""
         modules = _modules(imports)
         found: set[str] = set()
         for begin, end in spans:
