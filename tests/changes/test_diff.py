@@ -193,6 +193,12 @@ def test_one_broken_part_spoils_no_other(repository: GitRepository) -> None:
     assert files[2].old_ranges == ((20, 20),)
 
 
+def test_a_rename_between_folders_that_are_called_as_gits_prefixes() -> None:
+    moved = b"diff --git a/x.py b/y z.py\nrename from a/x.py\nrename to b/y z.py\n--- a/x.py\n+++ b/y z.py\t\n"
+    file = _one(moved + b"@@ -1 +1 @@\n-a\n+b\n")
+    assert (file.old_path, file.new_path, file.old_ranges) == ("a/x.py", "b/y z.py", ((1, 1),))
+
+
 def test_what_is_refused() -> None:
     assert parse_diff(b"") == []
     assert parse_diff(b"\n \n") == []

@@ -13,6 +13,7 @@ from changes.graphs import by_import, by_name, change_of, linked, reached
 from conductor_features.changes.changed_file import Change, ChangedFile, Content
 from conductor_features.changes.graph_codec import CorruptGraph, decode_graph, encode_graph
 from conductor_features.changes.impact_graph import FAR, Edges, _reach, impact_of
+from conductor_features.changes.test_distances import LocatedTests
 from conductor_features.changes.test_ids import place_of
 from conductor_warehouse.code_graph.languages import read_facts
 
@@ -215,6 +216,34 @@ def test_test_ids_lead_to_files(files: dict[str, str], test_id: str, path: str, 
     place = place_of(graph.test_keys, test_id)
     assert place is not None
     assert ([graph.paths[file] for file in place.files], place.words) == ([path], rest)
+
+
+def test_distances_of_tests_by_their_ids() -> None:
+    files = PYTHON | {"tests/test_two.py": "from shop import tax, money\n\ndef test_a():\n    tax.rate()\n\ndef test_b():\n"
+                      "    money.add([])\n"}  # fmt: skip
+    graph = linked(files).graph
+    locator = LocatedTests(graph)
+    ids = [
+        "tests/test_two.py::test_a",
+        "tests.test_two.test_b[1]",
+        "tests/test_two.py::other",
+        "tests/test_new.py::test_c",
+    ]
+    for path, line, by_name_, by_import_ in (
+        ("src/shop/tax.py", "return RATE", [1, FAR, 1, FAR], [1, 1, 1, FAR]),
+        ("src/shop/money.py", "return sum", [FAR, 1, 1, FAR], [1, 1, 1, FAR]),
+    ):
+        impact = impact_of(graph, [change_of(files, path, line)])
+        for asked, order in ((ids, [0, 1, 2, 3]), ([ids[3], ids[0], ids[3]], [3, 0, 3])):
+            found = locator.distances(impact, asked)
+            assert found.by_name.tolist() == [by_name_[at] for at in order]
+            assert found.by_import.tolist() == [by_import_[at] for at in order]
+            assert found.known.tolist() == [at != 3 for at in order]
+    assert locator.distances(impact, []).known.tolist() == []
+    go = linked(GO).graph  # a package's files share a key: the test's name tells which it is
+    impact = impact_of(go, [change_of(GO, "tax/tax.go", "func Rate")])
+    asked = ["example.org/shop/prices.TestTotal", "prices/TestOther/sub"]
+    assert LocatedTests(go).distances(impact, asked).by_name.tolist() == [2, FAR]
 
 
 def test_test_ids_that_fit_nothing_or_several() -> None:
