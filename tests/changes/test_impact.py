@@ -219,8 +219,8 @@ def test_test_ids_lead_to_files(files: dict[str, str], test_id: str, path: str, 
 
 
 def test_distances_of_tests_by_their_ids() -> None:
-    files = PYTHON | {"tests/test_two.py": "from shop import tax, money\n\ndef test_a():\n    tax.rate()\n\ndef test_b():\n"
-                      "    money.add([])\n"}  # fmt: skip
+    tests = "from shop import tax, money\n\ndef test_a():\n    tax.rate()\n\ndef test_b():\n    money.add([])\n"
+    files = PYTHON | {"tests/test_two.py": tests}
     graph = linked(files).graph
     locator = LocatedTests(graph)
     ids = [
