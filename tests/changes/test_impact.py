@@ -11,10 +11,10 @@ from hypothesis import given, settings
 
 from changes.graphs import by_import, by_name, change_of, linked, reached
 from conductor_features.changes.changed_file import Change, ChangedFile, Content
+from conductor_features.changes.distances import LocatedTests
 from conductor_features.changes.graph_codec import CorruptGraph, decode_graph, encode_graph
 from conductor_features.changes.impact_graph import FAR, Edges, _reach, impact_of
-from conductor_features.changes.test_distances import LocatedTests
-from conductor_features.changes.test_ids import place_of
+from conductor_features.changes.locating_tests import place_of
 from conductor_warehouse.code_graph.languages import read_facts
 
 PYTHON = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ from conductor_warehouse.code_graph.carrying import carry_graphs
 from conductor_warehouse.code_graph.checkout import Checkout
 from conductor_warehouse.code_graph.facts import FileFacts
 from conductor_warehouse.code_graph.languages import read_facts
+from conductor_warehouse.tailing_writer import TailingWriter
 
 FILES = {
     "shop/__init__.py": "",
@@ -206,6 +208,7 @@ import psycopg
 from conductor_warehouse.code_graph import indexing, store
 from conductor_warehouse.code_graph.checkout import Checkout
 from conductor_warehouse.code_graph.languages import read_facts
+from conductor_warehouse.tailing_writer import TailingWriter
 indexing.parse_all = lambda files, processes: ((path, read_facts(path, data)) for path, data in files)
 forget = store._forget_old
 def stop(*arguments):
@@ -238,7 +241,7 @@ def test_killed_before_the_end_the_last_snapshot_is_there(
 
 
 async def test_graphs_reach_the_online_store_and_those_who_answer(
-    repository: GitRepository, warehouse: psycopg.Connection, redis_url: str, here: list[str]
+    repository: GitRepository, warehouse_url: str, warehouse: psycopg.Connection, redis_url: str, here: list[str]
 ) -> None:
     client = redis.Redis.from_url(redis_url)
     assert carry_graphs(warehouse, client) == 0
@@ -262,7 +265,8 @@ async def test_graphs_reach_the_online_store_and_those_who_answer(
         assert by_name(impact_of(graph, files)) == {"tests/test_total.py": 2}
         second = repository.commit()
         indexing.index(warehouse, "acme", "shop", Checkout(repository.path))
-        assert carry_graphs(warehouse, client) == 1
+        await asyncio.to_thread(TailingWriter(warehouse_url, redis_url).catch_up)
+        assert carry_graphs(warehouse, client) == 0
         assert await get() is graph  # while the next is loaded
         assert (later := await get()) is not graph and isinstance(later, ImpactGraph) and later.commit == second
         client.flushall()

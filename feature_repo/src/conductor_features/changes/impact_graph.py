@@ -85,7 +85,7 @@ class ImpactGraph:
     across: Edges
     """Between nodes of different files: cost 1."""
     test_keys: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """What tests are called by, see :mod:`conductor_features.changes.test_ids`: the files of each."""
+    """What tests are called by, see :mod:`conductor_features.changes.locating_tests`: the files of each."""
     test_id_prefix: str = ""
     """What stands before all test ids of this repository."""
     commit: str = ""

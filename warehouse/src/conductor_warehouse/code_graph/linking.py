@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from conductor_features.changes.impact_graph import Edges, ImpactGraph
+from conductor_features.changes.locating_tests import key_of, words_of
 from conductor_features.changes.paths import is_test_path, language_of
-from conductor_features.changes.test_ids import key_of, words_of
 from conductor_warehouse.code_graph.facts import FileFacts, Import
 from conductor_warehouse.code_graph.modules import Modules
 

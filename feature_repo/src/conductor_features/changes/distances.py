@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conductor_features.changes.impact_graph import FAR, Impact, ImpactGraph
-from conductor_features.changes.test_ids import place_of
+from conductor_features.changes.locating_tests import place_of
 
 _PLACES = 4
 """Files or units that one id may mean, at most; of more, the first."""
