@@ -10,11 +10,16 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from hypothesis import settings
 
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 
 # Tests start processes beside open channels, and the children use none of them.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
+# The same examples in every run, however long a busy machine takes for one.
+settings.register_profile("conductor", deadline=None, derandomize=True, database=None)
+settings.load_profile("conductor")
 
 # Nothing may rest on the time zone of a database's sessions.
 os.environ.setdefault("PGTZ", "America/St_Johns")

@@ -126,6 +126,13 @@ async def test_fields_and_message_say_the_same(connect, conductor):
     assert len(conductor.requests) == 2
 
 
+async def test_how_critical_its_calls_are_is_the_clients_to_say(connect, conductor):
+    for criticality in (None, "batch"):
+        async with connect(criticality=criticality) as client:
+            await client.predict_build_duration("acme", **BUILD)
+    assert [metadata.get("conductor-criticality") for metadata in conductor.metadata] == [None, "batch"]
+
+
 ROWS = [
     (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", InvalidRequest),
     (grpc.StatusCode.INVALID_ARGUMENT, "BATCH_TOO_LARGE", InvalidRequest),
@@ -133,6 +140,7 @@ ROWS = [
     (grpc.StatusCode.PERMISSION_DENIED, "TENANT_MISMATCH", PermissionDenied),
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", Overloaded),
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "TENANT_OVERLOADED", Overloaded),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", Overloaded),
     (grpc.StatusCode.UNAVAILABLE, "NO_PREDICTION", Unavailable),
     (grpc.StatusCode.UNAVAILABLE, "WAREHOUSE_UNAVAILABLE", Unavailable),
     (grpc.StatusCode.UNAVAILABLE, "STOPPING", Unavailable),
@@ -144,6 +152,9 @@ ROWS = [
     (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_DAMAGED", ConductorError),
     (grpc.StatusCode.UNAVAILABLE, "MODEL_STORE_UNAVAILABLE", Unavailable),
     (grpc.StatusCode.PERMISSION_DENIED, "MODEL_ADMIN_REQUIRED", PermissionDenied),
+    (grpc.StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED", PermissionDenied),
+    (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE", Unavailable),
+    (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_AUTHORITY_MISSING", ConductorError),
 ]
 
 

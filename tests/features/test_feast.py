@@ -226,7 +226,7 @@ ENTITIES = st.sampled_from([("a", "bc"), ("ab", "c"), ("a", "b"), ("A", "bc")])
 TICKS = st.integers(0, 8)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     history=st.lists(st.tuples(ENTITIES, TICKS, st.integers(0, 2), st.integers(0, 3)), max_size=25),
     asked=st.lists(st.tuples(ENTITIES, TICKS, st.integers(-1, 1)), min_size=1, max_size=15),

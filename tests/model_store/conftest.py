@@ -10,6 +10,8 @@ import pytest
 
 from conductor.model.v1.model_manifest_pb2 import Blob, CandidateMetrics, ModelManifest
 from conductor_model_store import ModelStore
+from conductor_storage import ObstoreObjects
+from model_store.places import Place
 from model_store.s3_bucket import Bucket
 
 Make = Callable[..., tuple[ModelManifest, bytes]]
@@ -62,3 +64,12 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture(params=["files", "S3"])
+def place(request: pytest.FixtureRequest, root: Path) -> Place:
+    """The same test on both kinds of storage."""
+    if request.param == "files":
+        return Place(ObstoreObjects(root))
+    bucket = request.getfixturevalue("bucket")  # first: it says where S3 is
+    return Place(ObstoreObjects("s3://bucket/models"), bucket)

@@ -11,6 +11,7 @@ class Bucket(BaseHTTPRequestHandler):
     """PUT with If-None-Match, GET, HEAD and the second version of LIST."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # headers and body in one packet: else each answer waits for a delayed acknowledgement
     objects: dict[str, bytes]
     lock = threading.Lock()
 

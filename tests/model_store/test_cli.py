@@ -88,13 +88,15 @@ def test_a_key_pair_signs_and_verify_tells_by_whom(run, store, root, make_model,
     # Nobody signed, and nobody asks for it.
     told = run("verify", "-o", "json")
     assert (told.exit_code, "not checked" in told.stderr) == (0, True)
-    assert {row["signed_by"] for row in json.loads(told.stdout)} == {"unsigned", None}
+    assert {row["signed_by"] for row in json.loads(told.stdout)} == {"unsigned"}
 
     monkeypatch.setenv("CONDUCTOR_MODEL_TRUSTED_KEYS", pair["public_key"])
     told = run("verify", "-o", "json")
     assert told.exit_code == 1
     assert sum("is not signed" in row["problem"] for row in json.loads(told.stdout)) == 4, "two versions, two pointers"
     refused = run("show", "build-duration")
+    assert (refused.exit_code, "nothing on channel" in refused.stderr) == (1, True)
+    refused = run("show", "build-duration", first.version)
     assert (refused.exit_code, "is not signed" in refused.stderr) == (1, True)
     assert "is not signed" in run("promote", "build-duration", first.version, "--channel", "challenger").stderr
     without_key = run("sign", "--all")
@@ -102,9 +104,13 @@ def test_a_key_pair_signs_and_verify_tells_by_whom(run, store, root, make_model,
 
     monkeypatch.setenv("CONDUCTOR_MODEL_SIGNING_KEY", pair["private_key"])
     assert run("sign", "build-duration", first.version).exit_code == 0
+    assert run("sign-channels", "build-duration").exit_code == 0
     assert run("show", "build-duration").exit_code == 0
     assert run("show", "build-duration", "--tenant", "acme").exit_code == 1
     signed = run("sign", "--all", "-o", "json")
+    assert (signed.exit_code, {row["signed_by"] for row in json.loads(signed.stdout)}) == (0, {pair["key_id"][:16]})
+    assert run("verify").exit_code == 1
+    signed = run("sign-channels", "--all", "-o", "json")
     assert (signed.exit_code, {row["signed_by"] for row in json.loads(signed.stdout)}) == (0, {pair["key_id"][:16]})
     assert run("verify").exit_code == 0
     shown = json.loads(run("show", "build-duration", second.version, "--tenant", "acme", "-o", "json").stdout)
@@ -167,3 +173,51 @@ def test_diff_tells_fields_columns_metrics_and_answers(run, store):
     assert [round(row["b_seconds"] - row["a_seconds"], 3) for row in told["answers"]] == [10.0] * 4
     assert found[1] in run("diff", "build-duration", found[0], "champion").stdout
     assert run("diff", "build-duration", found[0], "canary").exit_code == 1
+
+
+def test_show_tells_how_a_channel_moved(run, store, make_model):
+    first, second = store.publish(*make_model(1)), store.publish(*make_model(2))
+    run("rollback", "build-duration", "--reason", "worse on Mondays")
+    moves = json.loads(run("show", "build-duration", "-o", "json").stdout)["history"]
+    assert [(move["generation"], move["how"], move["from"], move["to"], move["why"]) for move in moves] == [
+        (3, "rollback", second.version, first.version, "worse on Mondays"),
+        (2, "publish", first.version, second.version, ""),
+        (1, "publish", "(nothing)", first.version, ""),
+    ]
+    assert moves[0]["by"]
+    assert {move["signed_by"] for move in moves} == {"unsigned"}
+    assert "worse on Mondays" in run("show", "build-duration").stdout
+    run("promote", "build-duration", second.version, "--channel", "canary", "--weight", "0.1")
+    run("withdraw", "build-duration", "canary", "--reason", "enough")
+    run("rollback", "build-duration", "--channel", "canary")
+    moves = json.loads(run("show", "build-duration", "--channel", "canary", "-o", "json").stdout)["history"]
+    assert [(move["from"], move["to"], move["weight"]) for move in moves] == [
+        ("(nothing)", second.version, 0.1),
+        (second.version, "(nothing)", 0.0),
+        ("(nothing)", second.version, 0.1),
+    ]
+
+
+def test_a_chain_begins_anew_only_with_a_key(run, store, make_model, tmp_path, monkeypatch):
+    pair = json.loads(run("keygen", "--out", str(tmp_path), "-o", "json").stdout)
+    published = store.publish(*make_model(1))
+    monkeypatch.setenv("CONDUCTOR_MODEL_TRUSTED_OPERATOR_KEYS", pair["public_key"])
+    assert run("sign-channels").exit_code == 2
+    without_key = run("sign-channels", "--all")
+    assert (without_key.exit_code, "CONDUCTOR_MODEL_OPERATOR_KEY" in without_key.stderr) == (1, True)
+    monkeypatch.setenv("CONDUCTOR_MODEL_OPERATOR_KEY", pair["private_key"])
+    assert run("sign-channels", "--all").exit_code == 0
+    begun = run("restart-channel", "build-duration", "--above", "17", "--reason", "restored", "-o", "json")
+    assert json.loads(begun.stdout)["generation"] == 18
+    assert store.history("build-duration")[0].predecessor == ""
+    monkeypatch.delenv("CONDUCTOR_MODEL_OPERATOR_KEY")
+    refused = run("promote", "build-duration", published.version, "--channel", "canary")
+    assert (refused.exit_code, "a key that is trusted to" in refused.stderr) == (1, True)
+
+
+def test_a_file_of_an_impossible_number_is_told(run, store, root, make_model):
+    version = store.publish(*make_model(1))
+    (root / version.scope.channel_directory("champion") / ("9" * 20 + ".json")).write_text("?")
+    other = store.publish(*make_model(2), "shadow").version
+    told = run("promote", "build-duration", other)
+    assert (told.exit_code, "impossible number" in told.stderr) == (1, True)

@@ -1,6 +1,6 @@
 """Names and keys hold for any tenant."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from conductor_model_store.scope import ModelScope, parse_key, quote_tenant
@@ -12,14 +12,12 @@ tenants = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(tenants, tenants)
 def test_different_tenants_never_share_a_key_on_any_file_system(one, other):
     same = ModelScope("build-duration", one).directory.lower() == ModelScope("build-duration", other).directory.lower()
     assert same == (one == other)
 
 
-@settings(deadline=None)
 @given(tenants)
 def test_a_quoted_tenant_is_one_harmless_path_segment(tenant):
     quoted = quote_tenant(tenant)
@@ -28,7 +26,6 @@ def test_a_quoted_tenant_is_one_harmless_path_segment(tenant):
     assert quoted not in {".", ".."}
 
 
-@settings(deadline=None)
 @given(tenants, st.integers(1, 10**20 - 1))
 def test_keys_are_read_back(tenant, generation):
     scope = ModelScope("build-duration", tenant)
@@ -41,14 +38,12 @@ def test_keys_are_read_back(tenant, generation):
     assert pointer.tenant_id is not None or len(tenant.encode()) > 66
 
 
-@settings(deadline=None)
 @given(st.text(max_size=100))
 def test_any_other_key_is_no_key_of_ours(text):
     parsed = parse_key("models/" + text)
     assert parsed is None or parsed.version or parsed.channel
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 10**20 - 1), min_size=2))
 def test_the_order_of_keys_is_the_order_of_generations(generations):
     scope = ModelScope("build-duration")

@@ -9,7 +9,7 @@ import datetime
 import ipaddress
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,15 @@ from conductor_client._aio_status import ServerStatus
 from conductor_rpc.server import RpcServer, Service
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import OFF, Telemetry
+from conductor_rpc.work import Criticality, Work
 
 PREDICTION = "conductor.prediction.v1.PredictionService"
 EVENTS = "conductor.events.v1.EventService"
 AUDIENCE, ISSUER = "conductor", "https://id.example"
+WORK = {
+    "PredictBuildDuration": Work(alike=True),
+    "BatchPredictBuildDurations": Work(Criticality.BATCH, lambda batch: len(batch.requests)),
+}
 Behaviour = Callable[[Any], Awaitable[None]]
 
 
@@ -118,6 +123,7 @@ async def serving(telemetry: Telemetry = OFF, *, share_port: bool = False, **set
             Service(
                 PREDICTION,
                 lambda s: prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, s),
+                work=WORK,
             ),
             Service(EVENTS, lambda s: event_service_pb2_grpc.add_EventServiceServicer_to_server(events, s)),
         ],
@@ -237,6 +243,9 @@ class Pair:
     key: Path
 
 
+_LOCAL = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+
+
 class Authority:
     """A certificate authority of the test's own."""
 
@@ -248,10 +257,10 @@ class Authority:
         self.file = directory / f"{name}.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *, expired: bool = False) -> Pair:
+    def issue(self, name: str, *, expired: bool = False, names: Sequence[x509.GeneralName] = _LOCAL) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        certificate = self._sign(subject, key.public_key(), expired=expired)
+        certificate = self._sign(subject, key.public_key(), expired=expired, names=names)
         pair = Pair(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         pair.key.write_bytes(
@@ -266,9 +275,16 @@ class Authority:
         chain = client.certificate.read_bytes() if client else None
         return grpc.ssl_channel_credentials(self.file.read_bytes(), key, chain)
 
-    def _sign(self, subject: x509.Name, key: Any, *, authority: bool = False, expired: bool = False) -> Any:
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: Any,
+        *,
+        authority: bool = False,
+        expired: bool = False,
+        names: Sequence[x509.GeneralName] = _LOCAL,
+    ) -> Any:
         now = datetime.datetime.now(datetime.UTC)
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

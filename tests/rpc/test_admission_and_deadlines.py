@@ -3,37 +3,70 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import grpc
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from conductor.prediction.v1 import prediction_service_pb2_grpc
+from conductor.prediction.v1.build_duration_pb2 import BatchPredictBuildDurationsRequest
+from conductor_rpc import names
 from conductor_rpc.admission import Admission
+from conductor_rpc.concurrency_limit import FixedLimit
 from conductor_rpc.exceptions import Overloaded, TenantOverloaded
+from conductor_rpc.names import CRITICALITY
+from conductor_rpc.telemetry import Telemetry
+from conductor_rpc.work import Criticality
 from rpc.harness import failure, request, serving
+
+BATCH = Criticality.BATCH
 
 
 def test_a_flood_leaves_room_for_others():
-    admission = Admission(100)
-    flood = 0
+    admission = Admission(FixedLimit(100))
+    places = []
     with pytest.raises(TenantOverloaded):
         while True:
-            admission.admit("flood")
-            flood += 1
-    assert flood == 75
-    for _ in range(25):
-        admission.admit("quiet")
+            places.append(admission.admit("flood"))
+    assert len(places) == 75
+    places += [admission.admit("quiet") for _ in range(25)]
     with pytest.raises(Overloaded):
         admission.admit("third")
     assert admission.in_flight_count == 100
-    for tenant, count in {"flood": flood, "quiet": 25}.items():
-        for _ in range(count):
-            admission.release(tenant)
-    assert admission.in_flight_count == 0
+    for place in places:
+        admission.release(place)
+    assert admission.in_flight_count == admission.taken_count == 0
     for number in range(1000):  # nothing is kept of tenants that have gone
-        admission.admit(str(number))
-        admission.release(str(number))
+        admission.release(admission.admit(str(number)))
     assert not admission._by_tenant
+
+
+def test_batch_work_is_refused_first():
+    admission = Admission(FixedLimit(100), batch_share=0.5)
+    batches = [admission.admit(f"batch-{number}", BATCH, question_count=80) for number in range(5)]
+    with pytest.raises(Overloaded):
+        admission.admit("another", BATCH)
+    interactive = [admission.admit(f"person-{number}") for number in range(50)]
+    with pytest.raises(Overloaded):
+        admission.admit("one more")
+    for place in batches:
+        admission.release(place)
+    with pytest.raises(Overloaded):  # those who wait for an answer have taken what batches may have
+        admission.admit("another", BATCH)
+    admission.release(interactive.pop())
+    admission.admit("another", BATCH)
+
+
+def test_a_batch_larger_than_its_share_gets_in_alone():
+    admission = Admission(FixedLimit(16), batch_share=0.5)
+    place = admission.admit("acme", BATCH, question_count=1024)
+    with pytest.raises(TenantOverloaded):
+        admission.admit("acme", BATCH)
+    admission.admit("acme")  # somebody waits for this one
+    admission.release(place)
 
 
 async def test_beyond_the_bound_is_refused_at_once_and_recovers():
@@ -62,6 +95,109 @@ async def test_beyond_the_bound_is_refused_at_once_and_recovers():
         await asyncio.gather(*held)
         await stub.PredictBuildDuration(request("third"))
         assert running.server.in_flight_count == 0
+
+
+async def test_batch_work_gives_way_unless_its_caller_says_otherwise():
+    release = asyncio.Event()
+
+    async def wait(_):
+        await release.wait()
+
+    batch = BatchPredictBuildDurationsRequest(tenant_id="acme", requests=[request()])
+    reader = InMemoryMetricReader()
+    telemetry = Telemetry(meter_provider=MeterProvider([reader]))
+    async with serving(telemetry, max_in_flight_count=4, batch_share=0.5) as running, running.stub() as stub:
+        running.predictions.behaviour = wait
+        held = [asyncio.ensure_future(_answer(stub, tenant)) for tenant in ("one", "two")]
+        await _until(lambda: running.predictions.calls == 2)
+        for refused in (
+            stub.BatchPredictBuildDurations(batch),
+            stub.BatchPredictBuildDurations(batch, metadata=((CRITICALITY, "no such class"),)),
+            stub.PredictBuildDuration(request(), metadata=((CRITICALITY, "batch"),)),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await refused
+            assert failure(caught.value).reason == "OVERLOADED"
+        await stub.BatchPredictBuildDurations(batch, metadata=((CRITICALITY, "interactive"),))
+        found = points(reader)
+        assert found[names.IN_FLIGHT] == [({}, 2)]
+        assert found[names.CONCURRENCY_LIMIT] == [({}, 4)]
+        assert found[names.REFUSALS] == [({names.REASON: "overloaded", names.CRITICALITY_CLASS: "batch"}, 3)]
+        release.set()
+        await asyncio.gather(*held)
+
+
+async def test_the_limit_falls_while_predictions_take_too_long():
+    async with serving(target_latency_seconds=0.005, min_in_flight_count=2) as running, running.stub() as stub:
+        running.predictions.behaviour = lambda _: asyncio.sleep(0.05)
+        reasons: set[str] = set()
+
+        async def ask():
+            try:
+                await stub.PredictBuildDuration(request())
+            except grpc.aio.AioRpcError as error:
+                reasons.add(failure(error).reason)
+
+        async with asyncio.timeout(20):
+            while not reasons:
+                await asyncio.gather(*(ask() for _ in range(32)))
+        assert reasons == {"TENANT_OVERLOADED"}
+    async with (
+        serving(target_latency_seconds=0.005, concurrency_limit="fixed") as running,
+        running.stub() as stub,
+    ):
+        running.predictions.behaviour = lambda _: asyncio.sleep(0.05)
+        for _ in range(10):
+            await asyncio.gather(*(stub.PredictBuildDuration(request()) for _ in range(32)))
+
+
+async def test_a_tenant_has_its_rate():
+    async with (
+        serving(tenant_questions_per_second=0.1, tenant_rates={"large": 1000}) as running,
+        running.stub() as stub,
+    ):
+        await stub.PredictBuildDuration(request("small"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.PredictBuildDuration(request("small"))
+        found = failure(caught.value)
+        assert (found.code, found.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+        assert found.retry_seconds == pytest.approx(10, abs=1)
+        for _ in range(50):
+            await stub.PredictBuildDuration(request("large"))
+        await stub.PredictBuildDuration(request("another"))
+        assert running.server.in_flight_count == 0
+
+
+async def test_stock_retries_wait_as_long_as_they_are_told():
+    policy = {
+        "maxAttempts": 2, "initialBackoff": "0.001s", "maxBackoff": "0.001s", "backoffMultiplier": 1,
+        "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
+    }  # fmt: skip
+    config = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+    async with serving(tenant_questions_per_second=3, tenant_burst_seconds=0.1) as running:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.service_config", config)]
+        async with grpc.aio.insecure_channel(running.target, options=options) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            for _ in range(3):  # refused once each, and not twice
+                await stub.PredictBuildDuration(request(), timeout=5)
+
+
+async def test_what_would_wait_too_long_is_refused_without_our_doing():
+    async with serving(max_pending_count=4) as running:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        with grpc.insecure_channel(running.target, options=options) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            await asyncio.to_thread(stub.PredictBuildDuration, request())
+            calls = [stub.PredictBuildDuration.future(request(), timeout=20) for _ in range(30)]
+            until = time.monotonic() + 10
+            while sum(call.done() for call in calls) < 20 and time.monotonic() < until:
+                time.sleep(0.02)  # noqa: ASYNC251 - the loop must not turn
+            refused = [call for call in calls if call.done()]
+            assert 20 <= len(refused) <= 26  # one more than wait has been asked for
+            assert {call.code() for call in refused} == {grpc.StatusCode.CANCELLED}
+            kept = [call for call in calls if call not in refused]
+            await asyncio.to_thread(lambda: [call.result() for call in kept])
+            assert running.predictions.calls == 1 + len(kept)
 
 
 async def test_a_cancelled_call_gives_its_place_back():
@@ -99,6 +235,18 @@ async def test_work_stops_at_the_callers_deadline():
             await stub.PredictBuildDuration(request(), timeout=0.1)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await _until(lambda: running.server.in_flight_count == 0)
+
+
+def points(reader: InMemoryMetricReader) -> dict[str, list[tuple[dict[str, object], float]]]:
+    """Attributes and values of all numbers, by name."""
+    found = reader.get_metrics_data()
+    return {
+        metric.name: [(dict(point.attributes), point.value) for point in metric.data.data_points]
+        for resource in found.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if hasattr(metric.data.data_points[0], "value")
+    }
 
 
 async def _answer(stub, tenant):

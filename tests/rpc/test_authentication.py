@@ -11,62 +11,12 @@ from contextlib import contextmanager
 import grpc
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from conductor_rpc.settings import RpcSettings, SettingsInvalid
-from rpc.harness import AUDIENCE, ISSUER, Keys, bearer, failure, forged, request, serving
+from rpc.bad_tokens import BAD_TOKENS, claims, now
+from rpc.harness import Keys, bearer, failure, request, serving
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
-
-
-def _now(seconds: float = 0) -> int:
-    return int(time.time() + seconds)
-
-
-def _claims():
-    return {"tenant_id": "acme", "aud": AUDIENCE, "iss": ISSUER, "sub": "ci", "exp": _now(60)}
-
-
-BAD_TOKENS = {
-    "none at all": lambda keys: (),
-    "not a bearer token": lambda keys: (("authorization", "Basic YTpi"),),
-    "empty": lambda keys: bearer(""),
-    "garbage": lambda keys: bearer("a.b.c"),
-    "too long": lambda keys: bearer("x" * 9000),
-    "expired": lambda keys: bearer(keys.token(exp=_now(-60))),
-    "without an end": lambda keys: bearer(keys.token(exp=None)),
-    "not yet": lambda keys: bearer(keys.token(nbf=_now(60))),
-    "other audience": lambda keys: bearer(keys.token(aud="another")),
-    "without an audience": lambda keys: bearer(keys.token(aud=None)),
-    "other issuer": lambda keys: bearer(keys.token(iss="https://evil.example")),
-    "without an issuer": lambda keys: bearer(keys.token(iss=None)),
-    "without a tenant": lambda keys: bearer(keys.token(None)),
-    "empty tenant": lambda keys: bearer(keys.token("")),
-    "tenant is no text": lambda keys: bearer(keys.token(["acme"])),
-    "tenant with NUL": lambda keys: bearer(keys.token("acme\0")),
-    "unknown key id": lambda keys: bearer(keys.token(kid="key-2")),
-    "key id is no text": lambda keys: bearer(forged({"alg": "RS256", "kid": {"a": 1}}, _claims())),
-    "another's signature": lambda keys: bearer(keys.token(key=rsa.generate_private_key(65537, 2048))),
-    "changed payload": lambda keys: bearer(_with_tenant(keys.token(), "other")),
-    "alg none": lambda keys: bearer(forged({"alg": "none", "kid": keys.key_id}, _claims())),
-    "alg None": lambda keys: bearer(forged({"alg": "None", "kid": keys.key_id}, _claims())),
-    "public key as a shared secret": lambda keys: bearer(_confused(keys)),
-    "other algorithm of the same key": lambda keys: bearer(keys.token(alg="PS256")),
-}
-
-
-def _with_tenant(token, tenant):
-    header, _, signature = token.split(".")
-    return f"{header}.{forged({}, {**_claims(), 'tenant_id': tenant}).split('.')[1]}.{signature}"
-
-
-def _confused(keys):
-    import hashlib
-    import hmac
-
-    unsigned = forged({"alg": "HS256", "kid": keys.key_id}, _claims()).rstrip(".")
-    signature = hmac.new(keys.public_pem, unsigned.encode(), hashlib.sha256).digest()
-    return f"{unsigned}.{jwt.utils.base64url_encode(signature).decode()}"
 
 
 async def test_everything_that_does_not_hold_is_one_error(secure, keys, authority):
@@ -85,7 +35,7 @@ async def test_everything_that_does_not_hold_is_one_error(secure, keys, authorit
 
 async def test_a_remembered_token_still_expires(secure, keys, authority):
     async with serving(**secure, token_leeway_seconds=0) as running, running.stub(authority.credentials()) as stub:
-        metadata = bearer(keys.token(exp=_now(2)))
+        metadata = bearer(keys.token(exp=now(2)))
         await stub.PredictBuildDuration(request(), metadata=metadata)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             deadline = time.monotonic() + 5
@@ -108,7 +58,7 @@ async def test_symmetric_keys_in_a_set_are_not_used(secure, keys, authority, tmp
     shared = {"kty": "oct", "kid": "shared", "alg": "HS256", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMzQ"}
     key_set = json.loads(keys.jwks())
     (tmp_path / "jwks.json").write_text(json.dumps({"keys": [*key_set["keys"], shared]}))
-    token = jwt.encode(_claims(), b"secret-secret-secret-secret-1234", "HS256", headers={"kid": "shared"})
+    token = jwt.encode(claims(), b"secret-secret-secret-secret-1234", "HS256", headers={"kid": "shared"})
     async with serving(**secure) as running, running.stub(authority.credentials()) as stub:
         await stub.PredictBuildDuration(request(), metadata=bearer(keys.token()))
         with pytest.raises(grpc.aio.AioRpcError) as caught:

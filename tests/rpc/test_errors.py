@@ -17,9 +17,11 @@ ROWS = [
     (exceptions.InvalidRequest([Violation("a.b", "is required")]), INVALID, "INVALID_FIELD", {}),
     (exceptions.BatchTooLarge("requests", 7, 5), INVALID, "BATCH_TOO_LARGE", {"limit": "5"}),
     (exceptions.CredentialsInvalid(), grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID", {}),
+    (exceptions.RoleRequired({"operate"}), grpc.StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED", {"roles": "operate"}),
     (exceptions.TenantMismatch(), grpc.StatusCode.PERMISSION_DENIED, "TENANT_MISMATCH", {}),
     (exceptions.Overloaded(0.5), EXHAUSTED, "OVERLOADED", {}),
     (exceptions.TenantOverloaded(3, 0.5), EXHAUSTED, "TENANT_OVERLOADED", {"limit": "3"}),
+    (exceptions.RateLimited(20.0, 0.5), EXHAUSTED, "RATE_LIMITED", {"limit": "20"}),
     (exceptions.NoPrediction(), UNAVAILABLE, "NO_PREDICTION", {}),
     (exceptions.ModelNotFound("m", "v"), grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", {}),
     (exceptions.ModelNotRun(), grpc.StatusCode.INTERNAL, "MODEL_FAILED", {}),
@@ -28,6 +30,8 @@ ROWS = [
     (exceptions.ModelDamaged("other content"), grpc.StatusCode.FAILED_PRECONDITION, "MODEL_DAMAGED", {}),
     (exceptions.ModelStoreDown(), UNAVAILABLE, "MODEL_STORE_UNAVAILABLE", {}),
     (exceptions.ModelAdminRequired(), grpc.StatusCode.PERMISSION_DENIED, "MODEL_ADMIN_REQUIRED", {}),
+    (exceptions.ModelAuthorityMissing(), grpc.StatusCode.FAILED_PRECONDITION, "MODEL_AUTHORITY_MISSING", {}),
+    (exceptions.AuditUnavailable(carried_out=False), UNAVAILABLE, "AUDIT_UNAVAILABLE", {"carried_out": "false"}),
     (exceptions.WarehouseUnavailable(), UNAVAILABLE, "WAREHOUSE_UNAVAILABLE", {}),
     (exceptions.DeadlineTooShort(), grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", {}),
     (exceptions.Stopping(), UNAVAILABLE, "STOPPING", {}),
@@ -47,6 +51,8 @@ async def test_row(exception, code, reason, metadata):
     found = failure(caught.value)
     assert (found.code, found.reason, found.metadata, found.message) == (code, reason, metadata, str(exception))
     assert found.retry_seconds == (0.5 if code is EXHAUSTED else None)
+    pushback = dict(caught.value.trailing_metadata()).get("grpc-retry-pushback-ms")
+    assert pushback == ("500" if code is EXHAUSTED else None)
     if reason == "INVALID_FIELD":
         assert found.fields == {"a.b": "is required"}
 

@@ -17,6 +17,7 @@ from typing import Any
 import grpc.aio
 import numpy as np
 import onnx
+import pytest
 import redis
 from onnx import TensorProto, helper
 
@@ -26,7 +27,7 @@ from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationReque
 from conductor_features.filling import position_key
 from conductor_features.views import PIPELINE_BUILDS, TENANT_LOAD, VIEWS
 from conductor_features.writer import write_rows
-from conductor_model_store import ModelStore, ModelVersion
+from conductor_model_store import ModelStore, ModelVersion, watch
 from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_server.app import application
 from conductor_server.models.sessions import open_session, run_session
@@ -180,6 +181,12 @@ class Serving:
             await asyncio.sleep(0.02)
 
 
+def list_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers find by listing, not told by the journal, what changed: twice a second and more."""
+    monkeypatch.setattr(watch, "_LISTING_SHARE", 0.0)
+    monkeypatch.setitem(ModelStore.__init__.__kwdefaults__, "rescan_seconds", 0.1)
+
+
 def settings(redis_url: str, store: Path, **changes: Any) -> ServerSettings:
     values = {
         "port": 0,
@@ -197,13 +204,15 @@ def settings(redis_url: str, store: Path, **changes: Any) -> ServerSettings:
 # What one test's server found good is known to the next one's, as among the processes of one server: only models that
 # are new, or bad, cost a child process.
 _KNOWN = tempfile.TemporaryDirectory(prefix="conductor-known-models-")
+KNOWN_MODELS = Path(_KNOWN.name)
 
 
 @asynccontextmanager
 async def serving(redis_url: str, store: Path, telemetry: Telemetry = OFF, **changes: Any) -> AsyncIterator[Serving]:
-    known = Path(_KNOWN.name)
     async with (
-        application(settings(redis_url, store, **changes), telemetry=telemetry, known_models_directory=known) as server,
+        application(
+            settings(redis_url, store, **changes), telemetry=telemetry, known_models_directory=KNOWN_MODELS
+        ) as server,
         client(f"127.0.0.1:{server.port}") as found,
     ):
         yield found

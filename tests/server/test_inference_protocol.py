@@ -30,7 +30,7 @@ from onnx import TensorProto, helper
 from conductor.inference.v2 import inference_service_pb2 as messages
 from conductor.inference.v2 import inference_service_pb2_grpc as stubs
 from conductor_model_store import ModelStore
-from conductor_rpc import rules
+from conductor_rpc import exceptions, rules
 from conductor_rpc.exceptions import ConductorError
 from conductor_rpc.telemetry import OFF
 from conductor_server.inference.ports import Serving
@@ -502,14 +502,16 @@ async def _until_ready(stub, metadata, version):
 # Tensors by themselves.
 
 MODEL: Any = SimpleNamespace(
-    plan=SimpleNamespace(names=tuple(f"c{at}" for at in range(WIDTH))), input_name="inputs", output_names=OUTPUTS
+    plan=SimpleNamespace(names=tuple(f"c{at}" for at in range(WIDTH)), required=np.array([], np.intp)),
+    input_name="inputs",
+    output_names=OUTPUTS,
 )
 _FLOATS = st.floats(width=32, allow_infinity=False)
 
 
 @pytest.mark.parametrize("version", ["", "1"])
 async def test_who_answers_for_a_model_that_is_being_loaded_is_told(version):
-    async def run(inputs):
+    async def run(inputs, until):
         return np.repeat(inputs[:, :1], 3, axis=1).astype(np.float64)
 
     model: Any = SimpleNamespace(**vars(MODEL), run=run, label=ModelLabel("models/build-duration/global", "1", "d"))
@@ -520,6 +522,25 @@ async def test_who_answers_for_a_model_that_is_being_loaded_is_told(version):
     label = {"model_name": "models/build-duration/global", "model_version": "1", "model_digest": "d"}
     # Who asks for a version by name gets it: nothing stands in for it.
     assert told == label | ({} if version else {"fallback_reason": "model_loading"})
+
+
+async def test_nan_is_never_answered():
+    async def run(inputs):
+        return np.repeat(inputs[:, :1], 3, axis=1).astype(np.float64)
+
+    needs = SimpleNamespace(names=MODEL.plan.names, required=np.array([1], np.intp))
+    label = ModelLabel("models/build-duration/global", "1", "d")
+    model: Any = SimpleNamespace(**{**vars(MODEL), "plan": needs}, run=run, label=label)
+    models = SimpleNamespace(serving=lambda predictor, tenant_id: Serving((model,), Fallback.NONE))
+    servicer = InferenceServicer(models, OFF, lambda: True)
+    good = np.ones((2, WIDTH), np.float32)
+    await servicer.ModelInfer(infer_request(good), None)
+    lacking, unanswered = good.copy(), good.copy()
+    lacking[1, 1] = unanswered[1, 0] = math.nan
+    with pytest.raises(exceptions.InvalidRequest, match="row 1, column 'c1'"):
+        await servicer.ModelInfer(infer_request(lacking), None)
+    with pytest.raises(exceptions.ModelNotRun):
+        await servicer.ModelInfer(infer_request(unanswered), None)
 
 
 @given(numpy_st.arrays(np.float32, st.tuples(st.integers(1, 40), st.just(WIDTH)), elements=_FLOATS))

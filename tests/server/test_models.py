@@ -170,6 +170,25 @@ def _wrong_golden(store):
     _publish_raw(store, graph(5))
 
 
+def _no_answer(store):
+    publish(store, 5, change=lambda m: m.ClearField("outputs"))
+
+
+def _two_answers(store):
+    publish(store, 5, change=lambda m: setattr(m.probability, "probability", "median"))
+
+
+def _another_answer(store):
+    """A probability, which is sound in itself but no duration."""
+    content = graph(0.5, weights=np.zeros(len(COLUMNS)))
+    result = with_golden(manifest(content), content)
+    result.ClearField("outputs")
+    result.probability.probability = "median"
+    for golden in result.golden_requests:
+        golden.outputs[:] = golden.outputs[1:2]
+    ModelStore.open(store).publish(result, content)
+
+
 def _nan_answers(store):
     content = graph(float("nan"))
     result = with_golden(manifest(content), content)
@@ -235,6 +254,9 @@ BAD = [
     _slow,
     _no_golden,
     _wrong_golden,
+    _no_answer,
+    _two_answers,
+    _another_answer,
     _nan_answers,
     _unknown_feature,
     _unknown_view,

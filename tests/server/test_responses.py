@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor.prediction.v1.build_duration_pb2 import DurationInterval, PredictBuildDurationResponse
 from conductor.prediction.v1.provenance_pb2 import FallbackReason, PredictionMethod, Variant
+from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_rpc.telemetry import OFF
 from conductor_server.prediction import answers
 from conductor_server.prediction.answers import NO_MODEL, Contribution, Estimate, ModelLabel, Origin, Prediction
@@ -107,14 +108,14 @@ class _Linear:
     def __init__(self) -> None:
         self.row_count = 0
 
-    async def run(self, inputs: np.ndarray) -> np.ndarray:
+    async def run(self, inputs: np.ndarray, until: Deadline) -> np.ndarray:
         self.row_count += len(inputs)
         median = 100 + np.nan_to_num(inputs.astype(np.float64)) @ WEIGHTS
         return np.stack([median / 2, median, median * 2], axis=1)
 
 
 def _ask(model: Any, questions: list[Question], inputs: Inputs) -> list[Prediction | None]:
-    return asyncio.run(AskingModels("p", OFF).ask(model, questions, inputs, [None] * len(questions)))
+    return asyncio.run(AskingModels("p", OFF).ask(model, questions, inputs, [None] * len(questions), NO_DEADLINE))
 
 
 LEVELS = st.sampled_from([1.0, 2.0, 3.5, -30.0, math.nan, 1e35])

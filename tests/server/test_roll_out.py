@@ -378,8 +378,8 @@ async def test_a_tenant_moves_its_own_models_and_global_ones_only_with_the_scope
     other = [fleet.publish(bias, "zeta").version for bias in (30, 40)]
     world = [fleet.publish(bias).version for bias in (50, 60)]
     async with secured(redis_url, store, tmp_path) as (models, _, keys):
-        acme = bearer(keys.token("acme", scope="something else"))
-        admin = bearer(keys.token("acme", scope="openid models:admin"))
+        acme = bearer(keys.token("acme", scope="openid operate"))
+        admin = bearer(keys.token("acme", scope="operate models:admin"))
         of_acme = {"tenant_id": "acme", "predictor": PREDICTOR}
         found = await models.ListModels(messages.ListModelsRequest(tenant_id="acme"), metadata=acme)
         assert {channel.model_name: channel.version for channel in found.channels} == {

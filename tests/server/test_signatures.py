@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -14,20 +16,22 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from conductor_model_store import InvalidKey, ModelStore
 from conductor_model_store.settings import ModelStoreSettings
+from conductor_model_store.signing import sign_all, sign_channels
 from conductor_model_store.signing_keys import generate_key_pair
 from conductor_rpc import names
 from conductor_rpc.settings import SettingsInvalid
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.settings import ServerSettings
-from server.harness import graph, manifest, publish, request, serving, settings, with_golden, write_features
+from server.harness import graph, list_often, manifest, publish, request, serving, settings, with_golden, write_features
 
-# What anybody can do who may write to the store: publish by a process without the key.
+# What anybody can do who may write to the store: publish by a process without the key that signs models.
 PUBLISHER = """
 import sys
 from conductor.model.v1.model_manifest_pb2 import ModelManifest
-from conductor_model_store import ModelStore
+from conductor_model_store.settings import ModelStoreSettings
 manifest, graph = (bytes.fromhex(argument) for argument in sys.argv[2:])
-print(ModelStore.open(sys.argv[1]).publish(ModelManifest.FromString(manifest), graph).version)
+store = ModelStoreSettings(model_store=sys.argv[1]).open()
+print(store.publish(ModelManifest.FromString(manifest), graph).version)
 """
 
 
@@ -45,26 +49,35 @@ def _publish_signed(store, keys, bias):
     return ModelStoreSettings(model_store=str(store), model_signing_key=keys.private_key).open().publish(*_model(bias))
 
 
-async def test_an_unsigned_model_of_another_process_does_not_replace_a_signed_one(redis_url, store, keys, caplog):
+@pytest.mark.parametrize("moves", [False, True], ids=["without keys", "with a key that only moves channels"])
+async def test_an_unsigned_model_of_another_process_does_not_replace_a_signed_one(
+    redis_url, store, keys, tmp_path, caplog, moves
+):
+    operator = generate_key_pair(tmp_path / "operator")
+    trusted = {
+        "model_trusted_keys": (keys.public_key,),
+        "model_trusted_operator_keys": (keys.public_key, operator.public_key),
+    }
+    environment = os.environ | ({"CONDUCTOR_MODEL_OPERATOR_KEY": str(operator.private_key)} if moves else {})
     good = _publish_signed(store, keys, 10)
     write_features(redis_url)
     reader = InMemoryMetricReader()
     telemetry = Telemetry(None, MeterProvider([reader]))
-    with caplog.at_level(logging.ERROR):
-        async with serving(redis_url, store, telemetry, model_trusted_keys=(keys.public_key,)) as server:
+    with caplog.at_level(logging.WARNING):
+        async with serving(redis_url, store, telemetry, **trusted) as server:
             assert (await server.predict(request())).provenance.model_version == good.version
             result, content = _model(20)
             command = [sys.executable, "-c", PUBLISHER, str(store), result.SerializeToString().hex(), content.hex()]
-            done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30)
+            run = functools.partial(subprocess.run, capture_output=True, text=True, timeout=30, env=environment)
+            done = await asyncio.to_thread(run, command)
             assert done.returncode == 0, done.stderr
             unsigned = done.stdout.strip()
             assert ModelStore.open(store).resolve("build-duration").version == unsigned
             deadline = time.monotonic() + 10
-            while f"version {unsigned}" not in caplog.text:
+            while "is not signed" not in caplog.text:
                 assert (await server.predict(request())).provenance.model_version == good.version
                 assert time.monotonic() < deadline, caplog.text
                 await asyncio.sleep(0.01)
-            assert "is not signed" in caplog.text
             assert (await server.predict(request())).provenance.model_version == good.version
             better = _publish_signed(store, keys, 30)
             await server.eventually(lambda answer: answer.provenance.model_version == better.version)
@@ -76,7 +89,7 @@ async def test_an_unsigned_model_of_another_process_does_not_replace_a_signed_on
         if metric.name == names.MODEL_REFUSALS
         for point in metric.data.data_points
     ]
-    assert {point[names.REASON] for point in points} == {"UntrustedModel"}
+    assert {point[names.REASON] for point in points} == {"UntrustedModel" if moves else "UntrustedPointer"}
 
 
 async def test_after_a_restart_the_last_signed_model_serves(redis_url, store, keys):
@@ -89,12 +102,26 @@ async def test_after_a_restart_the_last_signed_model_serves(redis_url, store, ke
 
 async def test_signing_what_is_in_use_makes_it_serve(redis_url, store, keys):
     first = _publish_signed(store, keys, 10)
-    second = publish(store, 20)
+    moves_only = ModelStoreSettings(model_store=str(store), model_operator_key=keys.private_key)
+    second = moves_only.open().publish(*_model(20))
     async with serving(redis_url, store, model_trusted_keys=(keys.public_key,)) as server:
         assert (await server.predict(request())).provenance.model_version == first.version
         settings = ModelStoreSettings(model_store=str(store), model_signing_key=keys.private_key)
         settings.open().sign("build-duration", None, second.version)
         await server.eventually(lambda answer: answer.provenance.model_version == second.version)
+
+
+async def test_a_store_from_before_moves_were_signed_serves_once_they_are(redis_url, store, keys, monkeypatch):
+    list_often(monkeypatch)
+    old = publish(store, 10)
+    write_features(redis_url)
+    settings = ModelStoreSettings(model_store=str(store), model_signing_key=keys.private_key)
+    async with serving(redis_url, store, model_trusted_keys=(keys.public_key,)) as server:
+        assert not (await server.predict(request())).provenance.model_version
+        assert [finding.problem for finding in (*sign_all(settings.open()), *sign_channels(settings.open()))] == [
+            None
+        ] * 2
+        await server.eventually(lambda answer: answer.provenance.model_version == old.version)
 
 
 @pytest.fixture

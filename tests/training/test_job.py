@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psycopg
 import pytest
 
+from conductor.model.v1.model_manifest_pb2 import Blob, ModelManifest
 from conductor_features.views import VIEWS
 from conductor_model_store import ModelStore
+from conductor_training import jobs
+from conductor_training.build_duration.bundle import PREDICTOR
 from conductor_training.build_duration.columns import VIEWS as MODEL_VIEWS
 from conductor_training.frame import STRICTLY_BEFORE, build_frame, epoch_seconds, feature_column
 from conductor_training.jobs import Trained, train_build_duration, warehouse_frames
@@ -101,3 +106,23 @@ def test_a_cold_tenant_gets_the_global_model_and_an_empty_warehouse_none(databas
         ("nobody", "no usable builds"),
     ]
     assert ModelStore.open(tmp_path / "models").pointers() == {}
+
+
+def test_what_is_staged_is_stored_and_moves_no_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = b"graph"
+    digest = hashlib.sha256(graph).hexdigest()
+    manifest = ModelManifest(predictor=PREDICTOR, graph=Blob(digest=digest, size_bytes=len(graph)))
+    monkeypatch.setattr(jobs, "_train", lambda *_: SimpleNamespace(manifest=manifest, graph=graph))
+    monkeypatch.setattr(jobs, "require_fit", lambda *_: [])
+    store = ModelStore.open(tmp_path)
+
+    def train_once(*, stage: bool) -> str:
+        frame = SimpleNamespace(tenants=[])
+        [trained] = train_build_duration(read_frame=lambda _: frame, store=store, stage=stage)  # type: ignore[arg-type,return-value]
+        return trained.version
+
+    version = train_once(stage=True)
+    assert [stored.version for stored in store.versions(PREDICTOR)] == [version]
+    assert store.channels(PREDICTOR) == []
+    assert train_once(stage=False) == version
+    assert store.history(PREDICTOR)[0].actor == "conductor train"

@@ -151,7 +151,7 @@ def test_all_of_them_are_kept_as_dead_letters_and_the_good_ones_stored(warehouse
         ).map(lambda value: json.dumps(value).encode()),
     )
 )
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300)
 def test_nothing_makes_it_raise(line: bytes) -> None:
     rejected = parse(line)
     assert isinstance(rejected, Rejected)

@@ -100,13 +100,7 @@ def _deliveries(draw: st.DrawFn) -> list[list[bytes]]:
 
 
 @given(deliveries=_deliveries())
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_order_batches_and_duplicates_do_not_matter(
     warehouse: psycopg.Connection, deliveries: list[list[bytes]]
 ) -> None:

@@ -41,13 +41,16 @@ def test_models_from_before_there_were_signatures_are_signed_once(tmp_path: Path
     told: list[str] = []
     platform = Platform(PlatformSettings(directory=tmp_path), told.append)
     platform._make_keys()
-    assert told == [f"Signed: models/build-duration/global {old.version}"]
+    move = old.scope.pointer_key("champion", 1)
+    assert told == [f"Signed: models/build-duration/global {old.version}", f"Signed: {move}"]
     assert platform.open_models().load_pointer(old.pointer)
+    assert platform.open_models().resolve("build-duration").version == old.version
     # What is put there later, without the key, is not taken for old.
     foreign = models.publish(ModelManifest(predictor="build-duration", graph=blob, algorithm="foreign"), graph)
     platform._make_keys()
     with pytest.raises(UntrustedModel):
         platform.open_models().load_pointer(foreign.pointer)
+    assert platform.open_models().resolve("build-duration").version == old.version
 
 
 def test_an_own_model_store_has_own_keys_and_a_named_one_those_that_are_named(
@@ -70,4 +73,5 @@ def test_a_token_speaks_for_one_tenant_and_verifies_by_the_public_keys(tmp_path:
     (key,) = jwt.PyJWKSet.from_json(keys.jwks.read_text()).keys
     claims = jwt.decode(keys.token("acme"), key, algorithms=["ES256"], audience=AUDIENCE, issuer=ISSUER)
     assert claims["tenant_id"] == "acme"
+    assert claims["scope"] == "predict publish", "moving models must be asked for"
     assert '"d"' not in keys.jwks.read_text(), "the private part stays private"

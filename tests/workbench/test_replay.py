@@ -30,7 +30,7 @@ def history_of(simulation: Simulation, path: Path) -> History:
 
 
 @given(share=st.floats(0, 1), tenants=st.integers(1, 3), builds=st.integers(1, 25), seed=st.integers(0, 50))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_timeline_tells_everything_before_and_nothing_after(
     tmp_path_factory: pytest.TempPathFactory, share: float, tenants: int, builds: int, seed: int
 ) -> None:

@@ -107,6 +107,11 @@ class OnlineReader:
         self._task: asyncio.Task[None] | None = None
 
     @property
+    def timeout_seconds(self) -> float:
+        """What bounds a read."""
+        return self._timeout_seconds
+
+    @property
     def connected(self) -> bool:
         """Whether Redis answered when it was last asked."""
         return self._connected

@@ -2,15 +2,21 @@
 
 from conductor_model_store.errors import (
     CorruptModel,
+    ForkedPointer,
     InvalidKey,
     InvalidManifest,
     InvalidScope,
     ModelNotFound,
     ModelStoreError,
     ModelStoreUnavailable,
+    NoAuthority,
     PointerMoved,
+    RefusedPointer,
+    RewoundPointer,
     UntrustedModel,
+    UntrustedPointer,
 )
+from conductor_model_store.pointer_memory import PointerMemory
 from conductor_model_store.records import LoadedModel, ModelVersion, Pointer, StoredVersion
 from conductor_model_store.scope import ModelScope
 from conductor_model_store.store import CANARY, CHALLENGER, CHAMPION, CHANNELS, SHADOW, ModelStore
@@ -23,6 +29,7 @@ __all__ = [
     "CHANNELS",
     "SHADOW",
     "CorruptModel",
+    "ForkedPointer",
     "InvalidKey",
     "InvalidManifest",
     "InvalidScope",
@@ -33,9 +40,14 @@ __all__ = [
     "ModelStoreError",
     "ModelStoreUnavailable",
     "ModelVersion",
+    "NoAuthority",
     "Pointer",
+    "PointerMemory",
     "PointerMoved",
     "PointerWatch",
+    "RefusedPointer",
+    "RewoundPointer",
     "StoredVersion",
     "UntrustedModel",
+    "UntrustedPointer",
 ]

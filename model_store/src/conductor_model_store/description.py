@@ -1,8 +1,11 @@
 """A model's manifest as rows to print."""
 
 from datetime import UTC
+from itertools import zip_longest
 
 from conductor_model_store.records import LoadedModel, Pointer
+from conductor_model_store.scope import ModelScope
+from conductor_model_store.store import WEIGHTED, ModelStore
 
 
 def describe(model: LoadedModel, pointer: Pointer | None, signature: str) -> dict[str, object]:
@@ -46,4 +49,23 @@ def candidate_rows(model: LoadedModel) -> list[dict[str, object]]:
             "coverage": candidate.coverage if candidate.HasField("coverage") else None,
         }
         for candidate in sorted(model.manifest.candidates, key=lambda candidate: candidate.mae_seconds)
+    ]
+
+
+def history_rows(store: ModelStore, scope: ModelScope, channel: str) -> list[dict[str, object]]:
+    """The moves of a channel that count, newest first: when, who, from where to where, how and why."""
+    history = store.history(scope.predictor, scope.tenant_id, channel)
+    return [
+        {
+            "generation": pointer.generation,
+            "time": pointer.published_time,
+            "how": pointer.reason,
+            "from": (before and before.version) or "(nothing)",
+            "to": pointer.version or "(nothing)",
+            **({"weight": pointer.weight} if channel in WEIGHTED else {}),
+            "by": pointer.actor,
+            "signed_by": store.moved_by(scope.pointer_key(channel, pointer.generation)),
+            "why": pointer.detail,
+        }
+        for pointer, before in zip_longest(history, history[1:])
     ]

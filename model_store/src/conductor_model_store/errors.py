@@ -37,3 +37,23 @@ class UntrustedModel(ModelStoreError):
 
 class InvalidKey(ModelStoreError, ValueError):
     """A file that is no key to sign or check models with."""
+
+
+class RefusedPointer(ModelStoreError):
+    """A generation of a channel that does not count; the one before it does."""
+
+
+class UntrustedPointer(RefusedPointer):
+    """It bears no signature by a key that is trusted to move channels, or one of something else."""
+
+
+class RewoundPointer(RefusedPointer):
+    """An earlier generation than one that was seen: what was put back, or what is left after a deletion."""
+
+
+class ForkedPointer(RefusedPointer):
+    """Its chain does not lead to the generation that was seen: somebody hid moves from whoever made it."""
+
+
+class NoAuthority(ModelStoreError):
+    """There is no key here that servers trust to move channels; nothing was changed."""

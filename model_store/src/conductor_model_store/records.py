@@ -1,6 +1,8 @@
 """What the model store hands out."""
 
+import hashlib
 import json
+from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -30,13 +32,29 @@ class Pointer:
     """SHA-256 of the manifest's bytes, in hexadecimal; empty where the channel was withdrawn."""
     published_time: datetime
     reason: str
-    """Why the channel was moved: "publish", "promote", "rollback" or "withdraw"."""
+    """How the channel was moved: "publish", "promote", "rollback", "withdraw" or "sign"."""
     previous_generation: int = 0
     """The generation that a rollback goes back to; 0 for none."""
     weight: float = 0.0
     """Share of the entities that the channel answers, 0 to 1; of a canary or challenger only."""
     detail: str = ""
     """Why, in words; for people."""
+    actor: str = ""
+    """Who moved it, by their own account; what counts is who signed."""
+    predecessor: str = ""
+    """`digest` of the generation that was in force before; empty where a chain begins."""
+    signatures: tuple[tuple[str, str], ...] = ()
+    """Key id and signature in hexadecimal; unchecked here."""
+
+    @property
+    def payload(self) -> bytes:
+        """What is signed: all but the signatures, as it is written."""
+        return _json(self._fields())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is signed, in hexadecimal: a signature more or less is still the same move."""
+        return hashlib.sha256(self.payload).hexdigest()
 
     @property
     def withdrawn(self) -> bool:
@@ -45,22 +63,30 @@ class Pointer:
 
     def to_json(self) -> bytes:
         """Serialise for the store. What is not said is not written, so that earlier releases read it."""
-        told = {"weight": self.weight, "detail": self.detail}
-        return json.dumps(
-            {
-                "predictor": self.scope.predictor,
-                "tenant_id": self.scope.tenant_id,
-                "channel": self.channel,
-                "generation": self.generation,
-                "version": self.version,
-                "manifest_digest": self.manifest_digest,
-                "published_time": self.published_time.astimezone(UTC).isoformat(),
-                "reason": self.reason,
-                "previous_generation": self.previous_generation,
-                **{name: value for name, value in told.items() if value},
-            },
-            indent=1,
-        ).encode()
+        signatures = [
+            {"keyid": key_id, "sig": b64encode(bytes.fromhex(value)).decode()} for key_id, value in self.signatures
+        ]
+        return _json(self._fields() | ({"signatures": signatures} if signatures else {}))
+
+    def _fields(self) -> dict[str, object]:
+        told = {
+            "weight": self.weight,
+            "detail": self.detail,
+            "actor": self.actor,
+            "predecessor": self.predecessor,
+        }
+        return {
+            "predictor": self.scope.predictor,
+            "tenant_id": self.scope.tenant_id,
+            "channel": self.channel,
+            "generation": self.generation,
+            "version": self.version,
+            "manifest_digest": self.manifest_digest,
+            "published_time": self.published_time.astimezone(UTC).isoformat(),
+            "reason": self.reason,
+            "previous_generation": self.previous_generation,
+            **{name: value for name, value in told.items() if value},
+        }
 
     @classmethod
     def from_json(cls, key: str, content: bytes) -> "Pointer":
@@ -78,11 +104,17 @@ class Pointer:
                 previous_generation=int(fields["previous_generation"]),
                 weight=check_weight(float(fields.get("weight", 0.0))),
                 detail=str(fields.get("detail", "")),
+                actor=str(fields.get("actor", "")),
+                predecessor=str(fields.get("predecessor", "")),
+                signatures=tuple(
+                    (str(one["keyid"]), b64decode(one["sig"], validate=True).hex())
+                    for one in fields.get("signatures", ())
+                ),
             )
             expected = pointer.scope.pointer_key(pointer.channel, pointer.generation)
             if not pointer.withdrawn:
                 pointer.scope.version_key(pointer.version)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise CorruptModel(f"{key} can't be read as a pointer: {error!r}") from error
         if expected != key:
             raise CorruptModel(f"{key} holds the pointer of {expected}")
@@ -118,3 +150,9 @@ class LoadedModel:
     manifest_digest: str
     manifest: ModelManifest
     graph: bytes
+    signed_by: frozenset[str] = frozenset()
+    """Ids of the trusted keys that signed it; none where signatures are not checked."""
+
+
+def _json(fields: dict[str, object]) -> bytes:
+    return json.dumps(fields, indent=1).encode()

@@ -19,7 +19,8 @@ from conductor_storage import quote_segment, unquote_segment
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_GENERATION = re.compile(r"[0-9]{20}")
+_GENERATION_DIGITS = 20
+_GENERATION = re.compile(rf"[0-9]{{{_GENERATION_DIGITS}}}")
 
 MODELS = "models"
 """Prefix of everything but blobs."""
@@ -63,8 +64,10 @@ class ModelScope:
         return f"{self.directory}/channels/{channel}"
 
     def pointer_key(self, channel: str, generation: int) -> str:
-        """Key of one generation of a channel's pointer."""
-        return f"{self.channel_directory(channel)}/{generation:020d}.json"
+        """Key of one generation of a channel's pointer. Raises InvalidScope for a number that no key can hold."""
+        if not 0 < generation < 10**_GENERATION_DIGITS:
+            raise InvalidScope(f"{generation} is no generation: there is a file of an impossible number in the store")
+        return f"{self.channel_directory(channel)}/{generation:0{_GENERATION_DIGITS}d}.json"
 
 
 @dataclass(frozen=True)

@@ -23,22 +23,29 @@ Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_as_paths)]
 
 
 class ModelTrustSettings(ConductorSettings):
-    """Whose models are loaded."""
+    """Whose models are loaded, and who may put them to use."""
 
     model_trusted_keys: Paths = ()
     """Public keys (PEM) that models must be signed with, any one of them, or folders of such (``*.pem``); in the
-    environment separated as in PATH. Without any, signatures are not checked. Read once, when a process starts."""
+    environment separated as in PATH. Without any, signatures are not checked. Servers look every second for others."""
+    model_trusted_operator_keys: Paths = ()
+    """Public keys that moves of channels must be signed with, likewise; without any, ``model_trusted_keys``."""
+    model_operator_key: Path | None = None
+    """Private key (PEM) that moves of channels are signed with; without it the key that signs models does that."""
 
     def trust(self, signing_key: Path | None = None) -> "Trust | None":
         """Read the keys; None where there are none. Raises InvalidKey."""
-        if not self.model_trusted_keys and signing_key is None:
+        keys, operator_keys = self.model_trusted_keys, self.model_trusted_operator_keys
+        if not (keys or operator_keys or signing_key or self.model_operator_key):
             return None
         from conductor_model_store.signatures import Trust  # noqa: PLC0415  # takes long to import
-        from conductor_model_store.signing_keys import read_signer, read_trusted_keys  # noqa: PLC0415  # likewise
+        from conductor_model_store.signing_keys import KeyFiles, read_signer  # noqa: PLC0415  # likewise
 
         return Trust(
             signer=read_signer(signing_key) if signing_key else None,
-            keys=read_trusted_keys(self.model_trusted_keys) if self.model_trusted_keys else None,
+            keys=KeyFiles(keys) if keys else None,
+            operator=read_signer(self.model_operator_key) if self.model_operator_key else None,
+            operator_keys=KeyFiles(operator_keys) if operator_keys else None,
         )
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import UnverifiedSignatureError
-from securesystemslib.signer import Signer
+from securesystemslib.signer import Key, Signer
 
-from conductor_model_store.errors import InvalidKey, UntrustedModel
+from conductor_model_store.errors import InvalidKey, NoAuthority, UntrustedModel
 from conductor_model_store.signed_version import SignedVersion
-from conductor_model_store.signing_keys import TrustedKeys, shortened
+from conductor_model_store.signing_keys import KeyFiles, TrustedKeys, shortened
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
@@ -24,12 +24,43 @@ _KEY_ID = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Trust:
-    """Whose signatures count, and who signs what is published."""
+    """Whose signatures count, and who signs, for two purposes: to publish versions, and to move channels."""
 
     signer: Signer | None = None
     """Signs; None: what is published is not signed."""
     keys: TrustedKeys | None = None
     """Public keys by id, any one of which makes a version trusted; None: signatures are not checked."""
+    operator: Signer | None = None
+    """Signs moves of channels; None: ``signer`` does."""
+    operator_keys: TrustedKeys | None = None
+    """Public keys by id, any one of which makes a move count; None: ``keys`` do."""
+
+    @property
+    def mover(self) -> Signer | None:
+        """Who signs moves of channels."""
+        return self.operator or self.signer
+
+    @property
+    def mover_keys(self) -> Mapping[str, Key] | None:
+        """Whose moves of channels count; the same object for as long as they are the same. None: anybody's."""
+        keys = self.keys if self.operator_keys is None else self.operator_keys
+        return keys.now if isinstance(keys, KeyFiles) else keys
+
+    def refresh(self) -> bool:
+        """Read the trusted keys' files again; say whether they are others now."""
+        changed = [keys.refresh() for keys in (self.keys, self.operator_keys) if isinstance(keys, KeyFiles)]
+        return any(changed)
+
+    def require_authority(self) -> None:
+        """Raise NoAuthority where a move that is made here would not count."""
+        keys = self.mover_keys
+        if keys is None or (self.mover is not None and self.mover.public_key.keyid in keys):
+            return
+        who = "is none" if self.mover is None else f"key {shortened([self.mover.public_key.keyid])} is not trusted so"
+        raise NoAuthority(
+            f"moving a channel takes a key that is trusted to, and here {who}: set CONDUCTOR_MODEL_OPERATOR_KEY, "
+            "or use `conductor models` where there is one"
+        )
 
     def require_own_signature_counts(self) -> None:
         """Raise UntrustedModel where what would be published now could not be loaded again."""
@@ -59,35 +90,45 @@ class Trust:
             envelope.sign(self.signer)
         return _written(envelope)
 
-    def check(self, signed: SignedVersion, content: bytes | None) -> None:
-        """Raise UntrustedModel unless a trusted key has signed exactly this version. Does nothing without keys."""
+    def check(self, signed: SignedVersion, content: bytes | None) -> frozenset[str]:
+        """Ids of the trusted keys that signed exactly this version; none where no keys are given to check by.
+
+        Raises UntrustedModel: no trusted key did.
+        """
         if self.keys is None:
-            return
+            return frozenset()
+        keys = dict(self.keys)
         if content is None:
             raise UntrustedModel(f"{signed.name} is not signed")
         envelope = read_envelope(signed.name, content)
-        if not self.keys.keys() & envelope.signatures.keys():
-            by, trusted = shortened(envelope.signatures) or "nobody", shortened(self.keys) or "none"
+        if not keys.keys() & envelope.signatures.keys():
+            by, trusted = shortened(envelope.signatures) or "nobody", shortened(keys) or "none"
             raise UntrustedModel(f"{signed.name} is signed by {by}, not by a trusted key ({trusted})")
-        try:
-            envelope.verify(list(self.keys.values()), threshold=1)
-        except UnverifiedSignatureError as error:
-            raise UntrustedModel(f"{signed.name} bears a signature that its key did not make") from error
+        accepted = accepted_key_ids(envelope, keys)
+        if not accepted:
+            raise UntrustedModel(f"{signed.name} bears a signature that its key did not make")
         if envelope.payload_type != PAYLOAD_TYPE or _parsed(envelope.payload) != signed.statement:
             raise UntrustedModel(f"{signed.name} bears the signature of something else")
+        return accepted
 
     @property
     def _own(self) -> str:
         return shortened([self.signer.public_key.keyid]) if self.signer else ""
 
     def _has_signed(self, envelope: Envelope) -> bool:
-        if self.signer is None:
-            return False
+        key = self.signer.public_key if self.signer else None
+        return key is not None and bool(accepted_key_ids(envelope, {key.keyid: key}))
+
+
+def accepted_key_ids(envelope: Envelope, keys: Mapping[str, Key]) -> frozenset[str]:
+    """Ids of those of the keys that signed what the envelope holds."""
+    accepted: set[str] = set()
+    for key_id in keys.keys() & envelope.signatures.keys():
         try:
-            envelope.verify([self.signer.public_key], threshold=1)
+            accepted |= envelope.verify([keys[key_id]], threshold=1).keys()
         except UnverifiedSignatureError:
-            return False
-        return True
+            continue
+    return frozenset(accepted)
 
 
 def read_envelope(name: str, content: bytes) -> Envelope:

@@ -27,3 +27,15 @@ def sign(store: ModelStore, scope: ModelScope, version: str) -> Finding:
     except (CorruptModel, ModelNotFound) as error:
         problem = str(error)
     return Finding(f"{scope.resource_name} {version}", problem, signature_state(store, scope, version))
+
+
+def sign_channels(
+    store: ModelStore, predictor: str | None = None, tenant_id: str | None = None, channel: str | None = None
+) -> Iterator[Finding]:
+    """Sign the generations of channels, all or of one predictor, tenant or channel; as `ModelStore.sign_channel`."""
+    for scope in store.scopes():
+        if predictor in (None, scope.predictor) and tenant_id in (None, scope.tenant_id):
+            for name in store.channels(scope.predictor, scope.tenant_id):
+                if channel in (None, name):
+                    for key, problem in store.sign_channel(scope, name):
+                        yield Finding(key, problem or None, store.moved_by(key))

@@ -1,8 +1,9 @@
 """Keys that models are signed with: PEM files, Ed25519 or ECDSA on P-256."""
 
+import logging
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,7 @@ from conductor_model_store.errors import InvalidKey
 
 PUBLIC_SUFFIX = ".pem"
 _ANOTHER_KIND = "only Ed25519 and ECDSA on P-256 are taken"
+_log = logging.getLogger(__name__)
 
 
 class KeyAlgorithm(StrEnum):
@@ -92,6 +94,51 @@ def shortened(key_ids: Iterable[str]) -> str:
 
 TrustedKeys = Mapping[str, Key]
 """Public keys by their ids."""
+
+
+class KeyFiles(Mapping[str, Key]):
+    """Public keys as files and folders hold them now: `refresh` reads them again. Safe between threads."""
+
+    def __init__(self, places: Iterable[Path]) -> None:
+        """Read them. Raises InvalidKey: see `read_trusted_keys`."""
+        self._places = tuple(places)
+        self.now: Mapping[str, Key] = read_trusted_keys(self._places)
+        """The keys; another object when they are others."""
+        self._problem = ""
+
+    def refresh(self) -> bool:
+        """Read the files again; say whether the keys are others.
+
+        A file that is gone takes its key with it, to the last one. One that can't be read, for example half-written,
+        leaves everything as it was, which is logged once.
+        """
+        try:
+            found = read_trusted_keys([place for place in self._places if _holds_keys(place)])
+        except InvalidKey as error:
+            if str(error) != self._problem:
+                self._problem = str(error)
+                _log.warning("the trusted keys stay as they were: %s", error)
+            return False
+        self._problem = ""
+        if found.keys() == self.now.keys():
+            return False
+        gained, lost = shortened(found.keys() - self.now.keys()), shortened(self.now.keys() - found.keys())
+        _log.warning("other keys are trusted now: added %s, removed %s", gained or "none", lost or "none")
+        self.now = found
+        return True
+
+    def __getitem__(self, key_id: str) -> Key:
+        return self.now[key_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.now)
+
+    def __len__(self) -> int:
+        return len(self.now)
+
+
+def _holds_keys(place: Path) -> bool:
+    return any(place.glob(f"*{PUBLIC_SUFFIX}")) if place.is_dir() else place.exists()
 
 
 def _read_public(path: Path) -> SSlibKey:

@@ -6,6 +6,7 @@ signature and the next generation, so a crash at any step leaves the old pointer
 """
 
 import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from conductor.model.v1.model_manifest_pb2 import ModelManifest
+from conductor_model_store.channel_moves import ChannelMoves
 from conductor_model_store.errors import (
     CorruptModel,
     InvalidKey,
@@ -20,9 +22,10 @@ from conductor_model_store.errors import (
     InvalidScope,
     ModelNotFound,
     ModelStoreUnavailable,
-    PointerMoved,
+    RefusedPointer,
 )
-from conductor_model_store.pointer_files import PointerFiles
+from conductor_model_store.pointer_files import OnRefused, PointerFiles
+from conductor_model_store.pointer_memory import PointerMemory
 from conductor_model_store.records import LoadedModel, ModelVersion, Pointer, StoredVersion, check_weight
 from conductor_model_store.scope import MODELS, ModelScope, blob_key, is_version, parse_key
 from conductor_model_store.signed_version import SignedVersion
@@ -41,42 +44,74 @@ SHADOW = "shadow"
 CHANNELS = (CHAMPION, CANARY, CHALLENGER, SHADOW)
 WEIGHTED = (CANARY, CHALLENGER)
 
-_MOST_ATTEMPTS = 1000  # each failed attempt is another publisher's success
-
 
 class ModelStore:
     """Versions and channels in one place; safe to use from several threads and processes at once."""
 
-    def __init__(self, objects: Objects, *, trust: "Trust | None" = None, rescan_seconds: float = 5.0) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        *,
+        trust: "Trust | None" = None,
+        memory: PointerMemory | None = None,
+        on_refused: OnRefused = lambda _key, _error: None,
+        rescan_seconds: float = 5.0,
+    ) -> None:
         """Work on ``objects``.
 
-        ``trust``: who signs what is published, and whose signatures a version must bear to load; None: nobody's.
+        ``trust``: who signs what is published and moved, and whose signatures count; None: nobody's.
+        ``memory``: of the latest moves that were seen, so that no channel goes back to before them; where moves are
+        checked. ``on_refused`` is told of pointers that were passed over.
         ``rescan_seconds``: how long watchers go without listing everything while the journal of changes is quiet. It
         bounds the delay after a publisher that died between moving the pointer and telling of it.
         """
         self._objects = objects
         self._trust = trust
         self._rescan_seconds = rescan_seconds
-        self._files = PointerFiles(objects)
+        self._files = PointerFiles(objects, trust, memory, on_refused)
+        self._moves = ChannelMoves(self._files)
         self._watch = self.watch()
 
     @classmethod
-    def open(cls, location: str | Path, trust: "Trust | None" = None) -> "ModelStore":
+    def open(
+        cls,
+        location: str | Path,
+        trust: "Trust | None" = None,
+        *,
+        memory: PointerMemory | None = None,
+        on_refused: OnRefused = lambda _key, _error: None,
+    ) -> "ModelStore":
         """Open the store at a local path or a URL (``file://``, ``s3://bucket/prefix``, ``gs://``, ``az://``).
 
         Credentials and endpoint of a remote store come from its usual environment variables (``AWS_…``).
         Raises ModelStoreUnavailable.
         """
-        return cls(ObstoreObjects(location, unavailable=ModelStoreUnavailable), trust=trust)
+        objects = ObstoreObjects(location, unavailable=ModelStoreUnavailable)
+        return cls(objects, trust=trust, memory=memory, on_refused=on_refused)
 
-    def publish(self, manifest: ModelManifest, graph: bytes, channel: str = CHAMPION) -> ModelVersion:
+    def publish(
+        self, manifest: ModelManifest, graph: bytes, channel: str = CHAMPION, *, actor: str = ""
+    ) -> ModelVersion:
         """Store a model and point the channel of its scope at it.
 
-        Publishing what the channel already points at changes nothing. Raises InvalidManifest, InvalidScope,
-        UntrustedModel (its signature would not be trusted here; nothing was written), ModelStoreUnavailable.
+        Publishing what the channel already points at changes nothing. Raises as `add`, NoAuthority (our moves would not
+        be trusted here; nothing was written).
+        """
+        ModelScope(manifest.predictor, manifest.tenant_id).channel_directory(channel)
+        if self._trust:
+            self._trust.require_own_signature_counts()
+            self._trust.require_authority()
+        scope, version, manifest_digest = self.add(manifest, graph)
+        wanted = _pointer(scope, channel, version, manifest_digest, "publish", actor=actor)
+        return ModelVersion(scope, version, manifest_digest, self._moves.point(wanted))
+
+    def add(self, manifest: ModelManifest, graph: bytes) -> tuple[ModelScope, str, str]:
+        """Store a model without putting it to use; returns its scope, version and manifest's digest.
+
+        Raises InvalidManifest, InvalidScope, UntrustedModel (its signature would not be trusted here; nothing was
+        written), ModelStoreUnavailable.
         """
         scope = ModelScope(manifest.predictor, manifest.tenant_id)
-        scope.channel_directory(channel)
         _check_graph(manifest, graph)
         if self._trust:
             self._trust.require_own_signature_counts()
@@ -87,8 +122,7 @@ class ModelStore:
         self._store(scope.version_key(version), content)
         if self._trust and self._trust.signer:
             self._write_signature(SignedVersion(scope, version, manifest_digest, manifest.graph.digest))
-        pointer = self._point(scope, channel, version, manifest_digest, "publish")
-        return ModelVersion(scope, version, manifest_digest, pointer)
+        return scope, version, manifest_digest
 
     def resolve(self, predictor: str, tenant_id: str | None = None, channel: str = CHAMPION) -> Pointer | None:
         """Where a channel of exactly this scope points; None for nowhere: never published to, or withdrawn.
@@ -119,10 +153,17 @@ class ModelStore:
             raise CorruptModel(f"{key} is no manifest: {error}") from error
         if (manifest.predictor, manifest.tenant_id) != (scope.predictor, scope.tenant_id):
             raise CorruptModel(f"{key} holds a model of {manifest.predictor!r}, tenant {manifest.tenant_id!r}")
-        if self._trust:
-            signed = SignedVersion(scope, version, digest, manifest.graph.digest)
-            self._trust.check(signed, self.signatures(scope, version))
-        return LoadedModel(scope, version, digest, manifest, self._graph(key, manifest))
+        signed_by = self.signed_by(SignedVersion(scope, version, digest, manifest.graph.digest))
+        return LoadedModel(scope, version, digest, manifest, self._graph(key, manifest), signed_by)
+
+    def signed_by(self, signed: SignedVersion) -> frozenset[str]:
+        """Ids of the trusted keys that signed a version; none where signatures are not checked.
+
+        Raises UntrustedModel, ModelStoreUnavailable.
+        """
+        if self._trust is None:
+            return frozenset()
+        return self._trust.check(signed, self.signatures(signed.scope, signed.version))
 
     def sign(self, predictor: str, tenant_id: str | None, version: str) -> None:
         """Add our signature to a stored version, after checking its digests; other keys' signatures stay.
@@ -153,6 +194,16 @@ class ModelStore:
         """Read the version that a pointer names. Raises as `load`."""
         return self.load(pointer.scope.predictor, pointer.scope.tenant_id, pointer.version, pointer.manifest_digest)
 
+    def trusts(self, signed_by: frozenset[str]) -> bool:
+        """Whether one of the keys that signed a version is trusted now."""
+        keys = self._trust.keys if self._trust is not None else None
+        return keys is None or not signed_by.isdisjoint(keys)
+
+    @property
+    def checks_moves(self) -> bool:
+        """Whether channels move only by those who are trusted to move them."""
+        return self._trust is not None and self._trust.mover_keys is not None
+
     def watch(self) -> PointerWatch:
         """Follow all channels cheaply; each watch by itself."""
         return PointerWatch(self._objects, self._files, self._rescan_seconds)
@@ -172,44 +223,45 @@ class ModelStore:
         readable = (self._files.read(key) for _, key in self._files.generations(scope, channel))
         return [pointer for pointer in readable if pointer]
 
-    def rollback(self, predictor: str, tenant_id: str | None = None, channel: str = CHAMPION) -> Pointer:
+    def rollback(
+        self,
+        predictor: str,
+        tenant_id: str | None = None,
+        channel: str = CHAMPION,
+        *,
+        actor: str = "",
+        detail: str = "",
+    ) -> Pointer:
         """Point a channel at what it pointed at before, as a new generation; again for one further back.
 
-        Raises ModelNotFound (nothing before it), CorruptModel (what was before it is damaged), PointerMoved.
+        Raises ModelNotFound (nothing before it), CorruptModel (what was before it is damaged), PointerMoved,
+        NoAuthority.
         """
         scope = ModelScope(predictor, tenant_id or "")
-        highest, current = self._files.current(scope, channel)
-        if current is None:
-            raise ModelNotFound(f"{scope.resource_name} has no channel {channel!r}")
-        target = self._before(current)
-        self.load_pointer(target)
-        pointer = Pointer(
-            scope,
-            channel,
-            highest + 1,
-            target.version,
-            target.manifest_digest,
-            datetime.now(UTC),
-            "rollback",
-            target.previous_generation,
-            target.weight,
-        )
-        if not self._files.create(pointer):
-            raise PointerMoved(f"{scope.resource_name}, {channel} was moved meanwhile: look at it before rolling back")
-        return pointer
+        return self._moves.back(scope, channel, self.load_pointer, actor, detail)
 
     def promote(
-        self, predictor: str, tenant_id: str | None, version: str, channel: str = CHAMPION, weight: float = 0.0
+        self,
+        predictor: str,
+        tenant_id: str | None,
+        version: str,
+        channel: str = CHAMPION,
+        weight: float = 0.0,
+        *,
+        actor: str = "",
+        detail: str = "",
     ) -> Pointer:
         """Point a channel at a stored version, or at what another channel points at, after checking it.
 
-        ``weight``: share of the entities that a canary or challenger answers. Raises as `load`, InvalidScope.
+        ``weight``: share of the entities that a canary or challenger answers. Raises as `load`, InvalidScope,
+        NoAuthority.
         """
         check_weight(weight)
         if weight and channel not in WEIGHTED:
             raise InvalidScope(f"only {' and '.join(WEIGHTED)} have a weight, not {channel}")
         model = self.find(predictor, tenant_id, version)
-        return self._point(model.scope, channel, model.version, model.manifest_digest, "promote", weight)
+        wanted = _pointer(model.scope, channel, model.version, model.manifest_digest, "promote", weight, actor, detail)
+        return self._moves.point(wanted)
 
     def withdraw(
         self,
@@ -218,36 +270,46 @@ class ModelStore:
         channel: str,
         detail: str = "",
         expected: Pointer | None = None,
+        *,
+        actor: str = "",
     ) -> Pointer:
         """Let a channel point nowhere, as a new generation; a rollback of it goes back to what it pointed at.
 
         Withdrawing what is withdrawn changes nothing. Raises InvalidScope (the champion can't be), ModelNotFound
-        (there is no such channel), PointerMoved (it does not point at ``expected`` any more).
+        (there is no such channel), PointerMoved (it does not point at ``expected`` any more),
+        NoAuthority.
         """
         scope = ModelScope(predictor, tenant_id or "")
         if channel == CHAMPION:
             raise InvalidScope(f"{CHAMPION} can't be withdrawn: promote another version")
-        highest, current = self._files.current(scope, channel)
-        if current is None:
-            raise ModelNotFound(f"{scope.resource_name} has no channel {channel!r}")
-        if expected is not None and current.generation != expected.generation:
-            raise PointerMoved(f"{scope.resource_name}, {channel} was moved meanwhile")
-        if current.withdrawn:
-            return current
-        pointer = Pointer(
-            scope,
-            channel,
-            highest + 1,
-            version="",
-            manifest_digest="",
-            published_time=datetime.now(UTC),
-            reason="withdraw",
-            previous_generation=current.generation,
-            detail=detail,
-        )
-        if not self._files.create(pointer):
-            raise PointerMoved(f"{scope.resource_name}, {channel} was moved meanwhile")
-        return pointer
+        return self._moves.withdraw(scope, channel, expected, actor, detail)
+
+    def sign_channel(self, scope: ModelScope, channel: str) -> Iterator[tuple[str, str]]:
+        """Add our signature to a channel's trusted generations; where none is trusted, to all, for we vouch for them.
+
+        Yields each one's key, and why it was not signed; empty if it was. Raises InvalidKey, NoAuthority,
+        ModelStoreUnavailable.
+        """
+        if self._trust is None or self._trust.mover is None:
+            raise InvalidKey("there is no key to sign with: set CONDUCTOR_MODEL_OPERATOR_KEY")
+        return self._moves.sign(scope, channel, self.load_pointer)
+
+    def restart_channel(
+        self,
+        predictor: str,
+        tenant_id: str | None,
+        channel: str,
+        above: int,
+        *,
+        actor: str = "",
+        detail: str = "",
+    ) -> Pointer:
+        """Begin a new chain of moves above a generation that servers saw, where the store lost that one.
+
+        The channel points where it does now, and servers follow it again. Raises as `load`, NoAuthority, PointerMoved.
+        """
+        scope = ModelScope(predictor, tenant_id or "")
+        return self._moves.restart(scope, channel, above, self.load_pointer, actor, detail)
 
     def versions(self, predictor: str, tenant_id: str | None = None) -> list[StoredVersion]:
         """The versions of a scope, newest first."""
@@ -280,16 +342,23 @@ class ModelStore:
         return sorted(scopes.values())
 
     def unreadable_pointers(self) -> dict[str, str]:
-        """Keys of pointer files that can't be read, with the reason."""
+        """Keys of pointer files that can't be read or are not trusted, with the reason."""
         problems = {}
         for entry in self._objects.list(MODELS):
             parsed = parse_key(entry.key)
             if parsed and parsed.channel:
                 try:
-                    Pointer.from_json(entry.key, self._objects.get(entry.key) or b"")
-                except CorruptModel as error:
+                    self._files.check(entry.key)
+                except (CorruptModel, RefusedPointer) as error:
                     problems[entry.key] = str(error)
         return problems
+
+    def moved_by(self, key: str) -> str:
+        """The keys that a pointer's signatures name, trusted or not; or "unsigned", or "unreadable"."""
+        pointer = self._files.unchecked(key)
+        if pointer is None:
+            return "unreadable"
+        return ", ".join(key_id[:16] for key_id, _ in sorted(pointer.signatures)) or "unsigned"
 
     def _store(self, key: str, content: bytes) -> None:
         """Write immutable content; mend what an earlier writer or disk left damaged."""
@@ -319,46 +388,6 @@ class ModelStore:
         if len(graph) != manifest.graph.size_bytes or _sha256(graph) != manifest.graph.digest:
             raise CorruptModel(f"{key} has other content than its digest says")
         return graph
-
-    def _before(self, pointer: Pointer) -> Pointer:
-        """What the channel pointed at before a pointer. Raises ModelNotFound, CorruptModel."""
-        target = pointer
-        while target is pointer or target.withdrawn:
-            if target.previous_generation == 0:
-                what = pointer.version or "it was withdrawn"
-                raise ModelNotFound(
-                    f"{pointer.scope.resource_name}, {pointer.channel}: there is no version before {what}"
-                )
-            key = pointer.scope.pointer_key(pointer.channel, target.previous_generation)
-            found = self._files.read(key)
-            if found is None or found.generation >= target.generation:
-                raise CorruptModel(f"{key} can't be read; promote a version instead")
-            target = found
-        return target
-
-    def _point(
-        self, scope: ModelScope, channel: str, version: str, manifest_digest: str, reason: str, weight: float = 0.0
-    ) -> Pointer:
-        """Move a channel to a version, whatever it points at; a move by another process meanwhile comes before ours."""
-        for _ in range(_MOST_ATTEMPTS):
-            highest, current = self._files.current(scope, channel)
-            wanted = (version, manifest_digest, weight)
-            if current and (current.version, current.manifest_digest, current.weight) == wanted:
-                return current
-            pointer = Pointer(
-                scope,
-                channel,
-                highest + 1,
-                version,
-                manifest_digest,
-                datetime.now(UTC),
-                reason,
-                current.generation if current else 0,
-                weight,
-            )
-            if self._files.create(pointer):
-                return pointer
-        raise PointerMoved(f"{scope.resource_name}, {channel} is being moved by others all the time")
 
     def _scope_in(self, key: str) -> ModelScope | None:
         """The scope that a file tells of itself."""
@@ -394,3 +423,18 @@ def _scope(predictor: str, tenant_id: str) -> ModelScope | None:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _pointer(
+    scope: ModelScope,
+    channel: str,
+    version: str,
+    manifest_digest: str,
+    reason: str,
+    weight: float = 0.0,
+    actor: str = "",
+    detail: str = "",
+) -> Pointer:
+    """A pointer that is not in force yet, nor numbered."""
+    now = datetime.now(UTC)
+    return Pointer(scope, channel, 0, version, manifest_digest, now, reason, weight=weight, actor=actor, detail=detail)

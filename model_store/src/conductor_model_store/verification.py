@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from conductor_model_store.errors import CorruptModel, ModelNotFound, UntrustedModel
+from conductor_model_store.records import Pointer
 from conductor_model_store.scope import ModelScope
 from conductor_model_store.store import ModelStore
 
@@ -17,7 +19,7 @@ class Finding:
     problem: str | None
     """What is wrong; None if nothing is."""
     signature: str | None = None
-    """Who signed a model, as `signature_state` tells; None for a pointer."""
+    """Who signed it, as `signature_state` tells."""
 
 
 def verify(store: ModelStore, predictor: str | None = None, tenant_id: str | None = None) -> Iterator[Finding]:
@@ -38,13 +40,25 @@ def verify(store: ModelStore, predictor: str | None = None, tenant_id: str | Non
     everything = predictor is None and tenant_id is None
     for key, problem in store.unreadable_pointers().items():
         if everything or key.startswith(directories):
-            yield Finding(key, problem)
+            yield Finding(key, problem, store.moved_by(key))
     for scope in scopes:
         for channel in store.channels(scope.predictor, scope.tenant_id):
-            pointer = store.resolve(scope.predictor, scope.tenant_id, channel)
-            if pointer:
-                found = _problem(store, scope, pointer.version, pointer.manifest_digest)
-                yield Finding(scope.pointer_key(channel, pointer.generation), found)
+            history = store.history(scope.predictor, scope.tenant_id, channel)
+            for pointer, before in zip_longest(history, history[1:]):
+                found = _break(pointer, before)
+                if not found and pointer is history[0] and not pointer.withdrawn:
+                    found = _problem(store, scope, pointer.version, pointer.manifest_digest)
+                if found or pointer is history[0]:
+                    key = scope.pointer_key(channel, pointer.generation)
+                    yield Finding(key, found, store.moved_by(key))
+
+
+def _break(pointer: Pointer, before: Pointer | None) -> str | None:
+    """Whether a generation of a chain does not follow the one before it."""
+    if not pointer.predecessor or (before is not None and pointer.predecessor == before.digest):
+        return None
+    what = f"generation {before.generation}" if before is not None else "any generation that is there"
+    return f"it does not follow {what}: one that was between is gone, or is another now"
 
 
 def signature_state(store: ModelStore, scope: ModelScope, version: str) -> str:

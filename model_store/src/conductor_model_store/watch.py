@@ -37,6 +37,13 @@ class PointerWatch:
         self._entry = 0
         self._listed = False
         self._next_listing = 0.0
+        self._times_forgotten = 0
+
+    def forget(self) -> None:
+        """Begin anew: other keys are trusted now. The next poll tells of everything."""
+        with self._lock:
+            self._generations, self._resolved, self._listed = {}, {}, False
+            self._times_forgotten += 1
 
     def poll(self) -> list[Place]:
         """The places that moved since the last poll, all of them at first. Raises ModelStoreUnavailable."""
@@ -68,12 +75,12 @@ class PointerWatch:
         with self._lock:
             if place in self._resolved:
                 return self._resolved[place]
-            generation = self._generations.get(place)
+            generation, times = self._generations.get(place), self._times_forgotten
         if generation is None:
             return None
-        pointer = self._files.read(scope.pointer_key(channel, generation)) or self._files.current(scope, channel)[1]
+        pointer = self._files.latest(scope, channel, generation)
         with self._lock:
-            if self._generations.get(place) == generation:
+            if (self._generations.get(place), self._times_forgotten) == (generation, times):
                 self._resolved[place] = pointer
         return pointer
 
@@ -82,8 +89,17 @@ class PointerWatch:
         found: dict[Place, int] = {}
         for place, generation in self._listing():
             found[place] = max(generation, found.get(place, 0))
-        moved = [place for place, generation in found.items() if self._generations.get(place) != generation]
-        # What could not be read may have been mended.
+        if self._files.memory is not None:  # somebody may have taken all of a channel away
+            there = {scope.channel_directory(channel) for scope, channel in found}
+            for pointer in self._files.memory.pointers(besides=there):
+                found[pointer.scope, pointer.channel] = pointer.generation
+        # What could not be read may have been mended, or signed.
+        unread = {place for place, pointer in self._resolved.items() if pointer is None}
+        moved = [
+            place
+            for place, generation in found.items()
+            if self._generations.get(place) != generation or place in unread
+        ]
         self._resolved = {
             place: pointer
             for place, pointer in self._resolved.items()

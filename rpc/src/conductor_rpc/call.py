@@ -18,9 +18,13 @@ class Identity:
     tenant_id: str
     subject: str = ""
     scopes: frozenset[str] = frozenset()
-    """What the credentials allow beyond their tenant's own."""
+    """What the credentials allow: roles and further scopes (``roles.py``). Without any, nothing."""
     expiry_time: float = math.inf
     """When they no longer hold, on the clock of ``time.time()``."""
+    authenticated_by: str = ""
+    """Kind of the credentials: "token", "api key" or "certificate"."""
+    credential_id: str = ""
+    """Which of them, for the audit log: id of the key, of the token or of the certificate. No secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,11 @@ class Call:
     metadata: Mapping[str, str | bytes]
     deadline: Deadline
     identity: Identity | None = None
-    """None where the process runs insecure."""
+    """None where the process runs insecure, and before it is known."""
+    certificate: bytes = b""
+    """The certificate (PEM) that the client's end of the connection proved to own; empty where none is asked for."""
+    peer: str = ""
+    """Network address of the caller, where its calls of this method are audited."""
     tenant_id: str = ""
     """The tenant that a unary request is about; empty for none, and where requests are a stream."""
     code: str = "OK"
@@ -86,8 +94,13 @@ class Call:
     """As they began, the first :data:`_MOST_STAGES` of them; None where nobody wants to know."""
     attributes: dict[str, str] = field(default_factory=dict)
     """For its trace."""
+    audit_id: str = ""
+    """Ties its lines in the audit log together; empty until it has one."""
+    audit_ended: bool = False
+    """Its outcome is noted there, or can't be."""
     fell_back: bool = False
     """Its answer is less than the best that there is for its tenant."""
+    began: float = field(default_factory=time.monotonic)
 
     def note(self, stage: Stage) -> None:
         """Add a stage that begins."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from conductor_rpc import exceptions
 
 DOMAIN = "conductor"
 _DETAILS_KEY = "grpc-status-details-bin"
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""What gRPC's own retries obey; RetryInfo is for people's code."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -47,14 +50,27 @@ def _batch(exception: exceptions.BatchTooLarge) -> list[Message]:
     return [error_details_pb2.BadRequest(field_violations=[field])]
 
 
-def _retry(exception: exceptions.Overloaded | exceptions.TenantOverloaded) -> list[Message]:
+_Refused = exceptions.Overloaded | exceptions.TenantOverloaded | exceptions.RateLimited
+
+
+def _retry(exception: _Refused) -> list[Message]:
     info = error_details_pb2.RetryInfo()
     info.retry_delay.FromNanoseconds(int(exception.retry_seconds * 1e9))
     return [info]
 
 
-def _limit(exception: exceptions.BatchTooLarge | exceptions.TenantOverloaded) -> dict[str, str]:
-    return {"limit": str(exception.limit)}
+def _limit(
+    exception: exceptions.BatchTooLarge | exceptions.TenantOverloaded | exceptions.RateLimited,
+) -> dict[str, str]:
+    return {"limit": f"{exception.limit:g}"}
+
+
+def _roles(exception: exceptions.RoleRequired) -> dict[str, str]:
+    return {"roles": " ".join(exception.roles)}
+
+
+def _carried_out(exception: exceptions.AuditUnavailable) -> dict[str, str]:
+    return {"carried_out": str(exception.carried_out).lower()}
 
 
 _Code, _Reason = grpc.StatusCode, ErrorReason
@@ -64,10 +80,14 @@ TABLE: Mapping[type[exceptions.ConductorError], Row] = {
         _Code.INVALID_ARGUMENT, _Reason.ERROR_REASON_BATCH_TOO_LARGE, metadata=_limit, details=_batch
     ),
     exceptions.CredentialsInvalid: Row(_Code.UNAUTHENTICATED, _Reason.ERROR_REASON_CREDENTIALS_INVALID),
+    exceptions.RoleRequired: Row(_Code.PERMISSION_DENIED, _Reason.ERROR_REASON_ROLE_REQUIRED, metadata=_roles),
     exceptions.TenantMismatch: Row(_Code.PERMISSION_DENIED, _Reason.ERROR_REASON_TENANT_MISMATCH),
     exceptions.Overloaded: Row(_Code.RESOURCE_EXHAUSTED, _Reason.ERROR_REASON_OVERLOADED, details=_retry),
     exceptions.TenantOverloaded: Row(
         _Code.RESOURCE_EXHAUSTED, _Reason.ERROR_REASON_TENANT_OVERLOADED, metadata=_limit, details=_retry
+    ),
+    exceptions.RateLimited: Row(
+        _Code.RESOURCE_EXHAUSTED, _Reason.ERROR_REASON_RATE_LIMITED, metadata=_limit, details=_retry
     ),
     exceptions.NoPrediction: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_NO_PREDICTION),
     exceptions.ModelNotFound: Row(_Code.NOT_FOUND, _Reason.ERROR_REASON_MODEL_NOT_FOUND),
@@ -76,7 +96,9 @@ TABLE: Mapping[type[exceptions.ConductorError], Row] = {
     exceptions.ModelMoved: Row(_Code.ABORTED, _Reason.ERROR_REASON_MODEL_MOVED),
     exceptions.ModelDamaged: Row(_Code.FAILED_PRECONDITION, _Reason.ERROR_REASON_MODEL_DAMAGED),
     exceptions.ModelStoreDown: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_MODEL_STORE_UNAVAILABLE),
+    exceptions.ModelAuthorityMissing: Row(_Code.FAILED_PRECONDITION, _Reason.ERROR_REASON_MODEL_AUTHORITY_MISSING),
     exceptions.ModelAdminRequired: Row(_Code.PERMISSION_DENIED, _Reason.ERROR_REASON_MODEL_ADMIN_REQUIRED),
+    exceptions.AuditUnavailable: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_AUDIT_UNAVAILABLE, metadata=_carried_out),
     exceptions.WarehouseUnavailable: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_WAREHOUSE_UNAVAILABLE),
     exceptions.DeadlineTooShort: Row(_Code.DEADLINE_EXCEEDED, _Reason.ERROR_REASON_DEADLINE_TOO_SHORT),
     exceptions.Stopping: Row(_Code.UNAVAILABLE, _Reason.ERROR_REASON_STOPPING),
@@ -102,9 +124,13 @@ def code_of(status: status_pb2.Status) -> grpc.StatusCode:
     return _CODES[status.code]
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.Status) -> NoReturn:
-    """End a call with a status."""
-    metadata = ((_DETAILS_KEY, status.SerializeToString()),)
+async def abort(
+    context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.Status, retry_seconds: float | None = None
+) -> NoReturn:
+    """End a call with a status. ``retry_seconds``: when gRPC's own retries may try again."""
+    metadata: tuple[tuple[str, str | bytes], ...] = ((_DETAILS_KEY, status.SerializeToString()),)
+    if retry_seconds is not None:
+        metadata = (*metadata, (_PUSHBACK_KEY, str(math.ceil(retry_seconds * 1000))))
     await context.abort(code_of(status), status.message, metadata)
     raise asyncio.CancelledError  # not reached: abort always raises
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -31,16 +31,28 @@ class InvalidRequest(ConductorError):
 class BatchTooLarge(ConductorError):
     """A batch holds more items than it may."""
 
-    def __init__(self, field: str, count: int, limit: int) -> None:
+    def __init__(self, field: str, count: int | None, limit: int) -> None:
+        """``count``: None where nobody counted to the end."""
         self.field, self.limit = field, limit
-        super().__init__(f"{field} holds {count} items; the limit is {limit}")
+        super().__init__(f"{field} holds {'too many' if count is None else count} items; the limit is {limit}")
 
 
 class CredentialsInvalid(ConductorError):
-    """No token, or one that does not hold. Always the same text: which part did not hold is nobody's business."""
+    """No credentials, or ones that do not hold. Always the same text: which part did not hold is nobody's business."""
 
     def __init__(self) -> None:
-        super().__init__("a valid bearer token is required")
+        super().__init__("valid credentials are required: a bearer token, an API key or a client certificate")
+
+
+class RoleRequired(ConductorError):
+    """The credentials hold, and do not allow this method."""
+
+    def __init__(self, roles: Iterable[str]) -> None:
+        """``roles``: any one of them would do."""
+        self.roles = tuple(sorted(roles))
+        super().__init__(
+            f"this call takes the role {' or '.join(self.roles)}" if self.roles else "no role allows this call"
+        )
 
 
 class TenantMismatch(ConductorError):
@@ -64,6 +76,14 @@ class TenantOverloaded(ConductorError):
     def __init__(self, limit: int, retry_seconds: float) -> None:
         self.limit, self.retry_seconds = limit, retry_seconds
         super().__init__(f"the tenant has its share of {limit} calls under way; try again later")
+
+
+class RateLimited(ConductorError):
+    """The tenant asks more a second than it may."""
+
+    def __init__(self, limit: float, retry_seconds: float) -> None:
+        self.limit, self.retry_seconds = limit, retry_seconds
+        super().__init__(f"the tenant may ask {limit:g} questions a second; try again later")
 
 
 class NoPrediction(ConductorError):
@@ -108,10 +128,30 @@ class ModelStoreDown(ConductorError):
 
 
 class ModelAdminRequired(ConductorError):
-    """Moving a global model takes more than a tenant's token."""
+    """Moving a global model takes more than a role."""
 
     def __init__(self) -> None:
-        super().__init__("moving a global model takes a token with the scope models:admin")
+        super().__init__("moving a global model takes the scope models:admin")
+
+
+class AuditUnavailable(ConductorError):
+    """The audit log can't be written, so that no administrative call is carried out."""
+
+    def __init__(self, *, carried_out: bool) -> None:
+        """``carried_out``: only the outcome could not be written."""
+        self.carried_out = carried_out
+        done = "the call was carried out, but its outcome was not written" if carried_out else "nothing was done"
+        super().__init__(f"the audit log can't be written: {done}")
+
+
+class ModelAuthorityMissing(ConductorError):
+    """This server has no key to sign moves of channels with."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server has no key that is trusted to move channels; use `conductor models` where there is one, or "
+            "give the server one (model_operator_key)"
+        )
 
 
 class WarehouseUnavailable(ConductorError):

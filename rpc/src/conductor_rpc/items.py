@@ -15,7 +15,6 @@ from typing import Any
 from google.protobuf.message import Message
 from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
 
-from conductor_rpc.authentication import Authenticator
 from conductor_rpc.call import Call, Deadline, Identity, current_call
 from conductor_rpc.exceptions import ConductorError, CredentialsInvalid, InvalidRequest, Stopping, Violation
 from conductor_rpc.settings import RpcSettings
@@ -30,11 +29,10 @@ class ItemStreams:
     def __init__(
         self,
         through: Callable[[Call, Message, Handler], Awaitable[Message]],
-        authenticator: Authenticator | None,
         settings: RpcSettings,
     ) -> None:
         """``through`` lets a handler answer as a call's does; an error is a ``google.rpc.Status``, never raised."""
-        self._through, self._authenticator, self._settings = through, authenticator, settings
+        self._through, self._settings = through, settings
         self._open: set[_ItemStream] = set()
         self._stopping = False
 
@@ -55,7 +53,7 @@ class ItemStreams:
         """Answer the items of the stream that this task answers, until its caller ends it.
 
         Args:
-            requests: messages, checked by their own rules.
+            requests: messages, each checked as it comes: credentials, tenant, rules.
             write: takes a message of responses, and returns once there is room for the next.
             response: the type of such a message.
             method: what an item is counted as: the method that answers the same as a call.
@@ -75,13 +73,9 @@ class ItemStreams:
             until = Deadline(min(deadline.time, call.deadline.time))
             return await self._through(Call(method, call.metadata, until, call.identity), request, handler)
 
-        async def require_credentials() -> None:
-            if self._authenticator is not None:
-                await self._authenticator.authenticate(call.metadata)
-
         if self._stopping:
             raise Stopping
-        stream = _ItemStream(answer, require_credentials, response, self._settings)
+        stream = _ItemStream(answer, response, self._settings)
         self._open.add(stream)
         expiry = _at_expiry(call.identity, lambda: stream.end(CredentialsInvalid()))
         try:
@@ -97,11 +91,10 @@ class _ItemStream:
     def __init__(
         self,
         answer: Callable[[Message, Deadline], Awaitable[Message]],
-        require_credentials: Callable[[], Awaitable[None]],
         response: type[Any],
         settings: RpcSettings,
     ) -> None:
-        self._answer, self._require_credentials = answer, require_credentials
+        self._answer = answer
         self._default_seconds = settings.default_deadline_seconds
         self._places = asyncio.Semaphore(settings.max_stream_item_count)
         self._response_type = response
@@ -147,7 +140,6 @@ class _ItemStream:
         try:
             while self._error is None and (message := await self._next(requests)) is not None:
                 arrived = time.monotonic()
-                await self._require_credentials()
                 self._take_ids([item.id for item in message.items])
                 for item in message.items:
                     await self._places.acquire()

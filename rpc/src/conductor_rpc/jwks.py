@@ -6,15 +6,17 @@ import asyncio
 import logging
 import time
 import urllib.parse
-import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import jwt
 
+from conductor_rpc.downloads import download
+
 _LOG = logging.getLogger(__name__)
 _MAX_BYTES = 1 << 20
-_FETCH_TIMEOUT_SECONDS = 3.0
+_FETCH_SECONDS = 3.0
 _RETRY_SECONDS = 1.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -78,13 +80,29 @@ class KeySet:
         try:
             content = await asyncio.to_thread(self._fetch)
             if content != self._content:
-                keys = jwt.PyJWKSet.from_json(content.decode()).keys
-                # A shared secret in a key set would let anyone who can read the set sign tokens.
-                self._keys = {k.key_id: k for k in keys if k.key_type != "oct" and k.public_key_use != "enc"}
+                self._keys = parse(content)
                 self._content = content
             self._fetched_time = time.monotonic()
         except Exception as error:  # any failure has the same outcome: the keys at hand stay, for as long as they may
             _LOG.warning("the token keys can't be read: %s", type(error).__name__)
+
+
+def parse(content: bytes) -> dict[str | None, jwt.PyJWK]:
+    """The keys of a set that may verify signatures, by id.
+
+    A shared secret is left out: anyone who can read the set could sign with it. So are keys with the same id: which of
+    them would be meant?
+
+    Raises:
+        ValueError, jwt.PyJWTError: it is no set of keys.
+    """
+    keys = [
+        k for k in jwt.PyJWKSet.from_json(content.decode()).keys if k.key_type != "oct" and k.public_key_use != "enc"
+    ]
+    counts = Counter(k.key_id for k in keys)
+    if twice := [key_id for key_id, count in counts.items() if count > 1]:
+        _LOG.error("the token keys hold %d ids twice; those keys are not used", len(twice))
+    return {k.key_id: k for k in keys if counts[k.key_id] == 1}
 
 
 def key_set(location: str, refresh_seconds: float, maximum_age_seconds: float) -> KeySet:
@@ -97,14 +115,14 @@ def key_set(location: str, refresh_seconds: float, maximum_age_seconds: float) -
     if address.scheme in {"http", "https"}:
         if address.scheme == "http" and address.hostname not in _LOOPBACK:
             raise ValueError("a key set must come over https://")
-        return KeySet(lambda: _download(location), refresh_seconds, maximum_age_seconds)
+        return KeySet(lambda: download(location, _MAX_BYTES, _FETCH_SECONDS), refresh_seconds, maximum_age_seconds)
     file = Path(location.removeprefix("file://"))
-    return KeySet(file.read_bytes, min(1.0, refresh_seconds), maximum_age_seconds)
+    return KeySet(lambda: _read(file), min(1.0, refresh_seconds), maximum_age_seconds)
 
 
-def _download(location: str) -> bytes:
-    with urllib.request.urlopen(location, timeout=_FETCH_TIMEOUT_SECONDS) as answer:  # noqa: S310 - scheme checked
-        content: bytes = answer.read(_MAX_BYTES + 1)
+def _read(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        content = opened.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise ValueError("the key set is too large")
     return content

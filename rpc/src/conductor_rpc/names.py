@@ -33,6 +33,12 @@ MODELS_RESIDENT: Final = "conductor.models.resident"
 MODELS_RESIDENT_MEMORY: Final = "conductor.models.resident.memory"
 MODELS_KNOWN: Final = "conductor.models.known"
 FEATURE_READ_FAILURES: Final = "conductor.feature_read.failures"
+CONCURRENCY_LIMIT: Final = "conductor.admission.limit"
+"""Places for calls, now."""
+IN_FLIGHT: Final = "conductor.admission.in_flight"
+"""How many of them are taken: one by most calls, more by batches."""
+REFUSALS: Final = "conductor.admission.refusals"
+"""By REASON and CRITICALITY_CLASS."""
 
 # Attributes.
 RPC_SYSTEM_NAME: Final = "rpc.system.name"
@@ -44,6 +50,7 @@ PREDICTION_METHOD: Final = "conductor.prediction.method"
 PREDICTOR: Final = "conductor.predictor"
 REASON: Final = "conductor.reason"
 VARIANT: Final = "conductor.variant"
+CRITICALITY_CLASS: Final = "conductor.criticality"
 
 # Attributes of spans only: values may be unbounded.
 PREDICTION_ID: Final = "conductor.prediction.id"
@@ -72,6 +79,8 @@ DURATION_BUCKETS_SECONDS: Final = (
 DIFFERENCE_BUCKETS: Final = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 # gRPC metadata.
+CRITICALITY: Final = "conductor-criticality"
+"""``interactive`` or ``batch``, which is refused first. Absent: batches are batch work, all else is interactive."""
 AUTHORIZATION: Final = "authorization"
 SERVER_TIMING: Final = "server-timing"
 """A caller that sends it (with any value) gets a trailing ``server-timing`` header: stages with milliseconds."""

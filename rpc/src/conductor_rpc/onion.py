@@ -15,37 +15,47 @@ from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
 
 from conductor_rpc import errors, names, rules
 from conductor_rpc.admission import Admission
+from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import Authenticator
 from conductor_rpc.call import NO_DEADLINE, Call, Deadline, Stage, set_current_call
-from conductor_rpc.exceptions import DeadlineTooShort, InvalidRequest, Violation
+from conductor_rpc.exceptions import ConductorError, DeadlineTooShort, InvalidRequest, Violation
+from conductor_rpc.gate import Gate
 from conductor_rpc.items import Handler, ItemStreams
+from conductor_rpc.roles import AUDITED, access, require_role
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import Telemetry
 from conductor_rpc.tenancy import require_tenant
+from conductor_rpc.work import Work
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_UNDECODABLE = object()
 _NO_LIMIT: AbstractAsyncContextManager[object] = nullcontext()
 
 
 class Onion(grpc.aio.ServerInterceptor):
-    """Wraps every method but the open ones (health and its like, which probes must reach without credentials)."""
+    """Wraps every method but those that ``roles.py`` opens to probes, which have no credentials."""
 
     def __init__(
         self,
         settings: RpcSettings,
         authenticator: Authenticator | None,
         telemetry: Telemetry,
-        open_methods: frozenset[str],
+        audit: Audit,
+        work: Mapping[str, Work],
     ) -> None:
-        """``open_methods``: services, or full names of methods, that are reached without credentials."""
-        self._settings, self._authenticator, self._telemetry = settings, authenticator, telemetry
-        self._open_methods = open_methods
+        """What all calls have in common.
+
+        Args:
+            settings: Bounds and defaults.
+            authenticator: Who callers are; None believes them.
+            telemetry: Where calls are told.
+            audit: Where administrative calls are told.
+            work: What calls of a method are, by its full name with a slash at its beginning.
+        """
+        self._settings, self._authenticator, self._telemetry, self._audit = settings, authenticator, telemetry, audit
+        self._asks_for_certificates = settings.tls_client_ca_file is not None
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self.calls = Admission(settings.max_in_flight_count)
-        self.streams = Admission(settings.max_stream_count)
-        """Streams both ways are open for as long as their callers like: they must not take the places of work."""
-        self.item_streams = ItemStreams(self.item, authenticator, settings)
+        self.gate = Gate(settings, telemetry, work)
+        self.item_streams = ItemStreams(self.item, settings)
 
     @asynccontextmanager
     async def around(
@@ -60,14 +70,30 @@ class Onion(grpc.aio.ServerInterceptor):
             try:
                 async with self._layers(call, request, self._time_limit(call, streaming=request is None), admission):
                     yield
+                await self._audit.ended(call, request)
             except asyncio.CancelledError:  # nobody is left to answer
                 call.code = "CANCELLED"
+                await self._audit.ended(call, request)
                 raise
             except grpc.aio.AbortError:
                 call.code = "ABORTED"
+                await self._audit.ended(call, request)
                 raise
             except Exception as exception:
-                await errors.abort(context, _failed(call, exception))
+                status = _failed(call, exception)
+                await self._audit.ended(call, request, status)
+                await errors.abort(context, status, getattr(exception, "retry_seconds", None))
+
+    async def identify(self, call: Call) -> None:
+        """Tell whose call it is, and that he may make it: as it begins, and again whenever a stream goes on.
+
+        Raises:
+            CredentialsInvalid: there are no credentials, or they do not hold (any more).
+            RoleRequired: they do not allow this method.
+        """
+        if self._authenticator is not None:
+            call.identity = await self._authenticator.authenticate(call)
+            require_role(call.identity, call.method)
 
     async def item(self, call: Call, request: Message, handler: Handler) -> Message | status_pb2.Status:
         """All layers around one item of a stream, in a task of its own: what goes wrong is its answer, a Status."""
@@ -75,7 +101,7 @@ class Onion(grpc.aio.ServerInterceptor):
         with self._telemetry.call(call):
             try:
                 time_limit = _limit(call.deadline.remaining_seconds())
-                async with self._layers(call, request, time_limit, self.calls):
+                async with self._layers(call, request, time_limit, self.gate.calls):
                     return await handler(request)
             except asyncio.CancelledError:
                 call.code = "CANCELLED"
@@ -96,18 +122,21 @@ class Onion(grpc.aio.ServerInterceptor):
             call.deadline.require(self._settings.minimum_deadline_seconds)
             if self._authenticator is not None and call.identity is None:  # an item has its stream's
                 with self._telemetry.stage(names.AUTH):
-                    call.identity = await self._authenticator.authenticate(call.metadata)
+                    await self.identify(call)
             tenant_id = call.identity.tenant_id if call.identity else ""
             if request is not None:
                 tenant_id = call.tenant_id = require_tenant(call.identity, _decoded(request))
             with self._telemetry.stage(names.ADMISSION):
-                admission.admit(tenant_id)
+                place = self.gate.admit(admission, call, tenant_id, request)
+            answered = False
             try:
                 if request is not None:
                     rules.validate(_decoded(request))
+                await self._audit.begun(call, request)
                 yield
+                answered = True
             finally:
-                admission.release(tenant_id)
+                self.gate.release(admission, call, place, answered=answered)
 
     async def intercept_service(
         self,
@@ -122,8 +151,8 @@ class Onion(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
             return handler
-        if not {method.split("/")[1], method.removeprefix("/")} & self._open_methods:
-            handler = self._wrapped(method, handler)
+        is_open = access(method).without_credentials
+        handler = _readable(handler) if is_open else self._wrapped(method, handler)
         self._handlers[method] = handler
         return handler
 
@@ -132,27 +161,29 @@ class Onion(grpc.aio.ServerInterceptor):
 
         async def unary_unary(request: Any, context: _Context) -> Any:
             call = admit(method, context)
-            async with onion.around(call, context, request, onion.calls):
+            async with onion.around(call, context, request, onion.gate.calls):
                 response = await handler.unary_unary(request, context)
             _tell_timings(call, context)
             return response
 
         async def stream_unary(requests: AsyncIterator[Any], context: _Context) -> Any:
             call = admit(method, context, streams=True)
-            async with onion.around(call, context, None, onion.calls):
-                response = await handler.stream_unary(_checked(call, requests), context)
+            async with onion.around(call, context, None, onion.gate.calls):
+                response = await handler.stream_unary(onion._checked(call, requests), context)
             _tell_timings(call, context)
             return response
 
         async def unary_stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            async with onion.around(admit(method, context, streams=True), context, request, onion.calls):
+            call = admit(method, context, streams=True)
+            async with onion.around(call, context, request, onion.gate.calls):
                 async for response in _responses(handler.unary_stream(request, context)):
+                    await onion.identify(call)
                     yield response
 
         async def stream_stream(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
             call = admit(method, context, streams=True)
-            async with onion.around(call, context, None, onion.streams):
-                async for response in _responses(handler.stream_stream(_checked(call, requests), context)):
+            async with onion.around(call, context, None, onion.gate.streams):
+                async for response in _responses(handler.stream_stream(onion._checked(call, requests), context)):
                     yield response
 
         serializers = (_tolerant(handler.request_deserializer), handler.response_serializer)
@@ -164,12 +195,25 @@ class Onion(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(unary_stream, *serializers)
         return grpc.unary_unary_rpc_method_handler(unary_unary, *serializers)
 
+    async def _checked(self, call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Each message of a stream, checked before it is handed on."""
+        async for request in requests:
+            await self.identify(call)
+            require_tenant(call.identity, _decoded(request))
+            rules.validate(_decoded(request))
+            yield request
+
     def _call(self, method: str, context: _Context, *, streams: bool = False) -> Call:
-        metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+        metadata = _metadata(context)
         remaining = context.time_remaining()
         deadline = NO_DEADLINE if remaining is None else Deadline.after(remaining)
         stages: list[Stage] | None = [] if names.SERVER_TIMING in metadata else None
-        return Call(method, metadata, deadline, streams=streams, stages=stages)
+        call = Call(method, metadata, deadline, streams=streams, stages=stages)
+        if self._asks_for_certificates:
+            call.certificate = b"".join(context.auth_context().get("x509_pem_cert", ()))
+        if method in AUDITED:
+            call.peer = context.peer()
+        return call
 
     def _time_limit(self, call: Call, *, streaming: bool) -> AbstractAsyncContextManager[object]:
         """gRPC itself ends a call at its caller's deadline. A unary call without one gets one; a stream may be long."""
@@ -177,6 +221,15 @@ class Onion(grpc.aio.ServerInterceptor):
             return _NO_LIMIT
         call.deadline = Deadline.after(self._settings.default_deadline_seconds)
         return _limit(self._settings.default_deadline_seconds)
+
+
+def _metadata(context: _Context) -> Mapping[str, str | bytes]:
+    """The headers by name. Credentials that stand there twice are none: a proxy may have believed the other ones."""
+    headers = tuple(context.invocation_metadata() or ())
+    metadata = dict(headers)
+    if len(metadata) < len(headers) and sum(name == names.AUTHORIZATION for name, _ in headers) > 1:
+        metadata[names.AUTHORIZATION] = ""
+    return metadata
 
 
 def _failed(call: Call, exception: Exception) -> status_pb2.Status:
@@ -194,14 +247,6 @@ async def _limit(seconds: float) -> AsyncIterator[None]:
         raise DeadlineTooShort from None
 
 
-async def _checked(call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """Each message of a stream, checked before it is handed on."""
-    async for request in requests:
-        require_tenant(call.identity, _decoded(request))
-        rules.validate(_decoded(request))
-        yield request
-
-
 async def _responses(responses: Any) -> AsyncIterator[Any]:
     if inspect.isawaitable(responses):  # a servicer that writes to the context itself
         await responses
@@ -210,22 +255,58 @@ async def _responses(responses: Any) -> AsyncIterator[Any]:
         yield response
 
 
-def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    """Bytes that are no such message become a mark: gRPC would send the parser's own text to the caller."""
+def _readable(handler: Any) -> Any:
+    """An open method asks nothing of its callers but a message that can be read; none of them takes a stream."""
+
+    async def unary_unary(request: Any, context: _Context) -> Any:
+        async with _told(context):
+            return await handler.unary_unary(_decoded(request), context)
+
+    async def unary_stream(request: Any, context: _Context) -> AsyncIterator[Any]:
+        async with _told(context):
+            async for response in _responses(handler.unary_stream(_decoded(request), context)):
+                yield response
+
+    serializers = (_tolerant(handler.request_deserializer), handler.response_serializer)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(unary_stream, *serializers)
+    return grpc.unary_unary_rpc_method_handler(unary_unary, *serializers)
+
+
+@asynccontextmanager
+async def _told(context: _Context) -> AsyncIterator[None]:
+    """What goes wrong ends the call in the one way: gRPC would send the exception's own text to the caller."""
+    try:
+        yield
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        raise
+    except NotImplementedError:  # a method of a stock service that its servicer does not have
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+    except Exception as exception:
+        await errors.abort(context, errors.to_status(exception))
+
+
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Bytes that are no such message, or would be too large a one, become the error, raised when it is their turn:
+    gRPC would send the parser's own text to the caller."""
+    kind: type[Message] = getattr(deserialize, "__self__", Message)  # a message's FromString
 
     def tolerant(content: bytes) -> Any:
         try:
-            return deserialize(content) if deserialize else content
+            rules.require_bounds(content, kind)
+            return deserialize(content)
         except DecodeError:
-            return _UNDECODABLE
+            return InvalidRequest([Violation("", "the request is not a message of this method")])
+        except ConductorError as error:
+            return error
 
     return tolerant
 
 
 def _decoded(request: object) -> Message:
-    if not isinstance(request, Message):
-        raise InvalidRequest([Violation("", "the request is not a message of this method")])
-    return request
+    if isinstance(request, Message):
+        return request
+    raise request if isinstance(request, ConductorError) else TypeError(request)
 
 
 def _tell_timings(call: Call, context: _Context) -> None:

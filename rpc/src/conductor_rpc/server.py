@@ -7,8 +7,8 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -17,13 +17,17 @@ import uvloop
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from conductor_client.audit_log import AuditLog
+from conductor_client.redaction import redacted
 from conductor_rpc import health, tls
 from conductor_rpc.admin.ports import AdminPorts
+from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import authenticator
 from conductor_rpc.items import ItemStreams
 from conductor_rpc.onion import Onion
 from conductor_rpc.settings import RpcSettings, SettingsInvalid
 from conductor_rpc.telemetry import OFF, Telemetry
+from conductor_rpc.work import Work
 
 _LOG = logging.getLogger(__name__)
 _MAX_METADATA_BYTES = 16 * 1024
@@ -38,8 +42,8 @@ class Service:
     """Full name, for example ``conductor.prediction.v1.PredictionService``."""
     register: Callable[[grpc.aio.Server], None]
     """Adds the servicer to a server."""
-    open_methods: frozenset[str] = frozenset()
-    """Names of methods that probes must reach without credentials."""
+    work: Mapping[str, Work] = field(default_factory=dict)
+    """Methods by name, those whose calls differ from ``work.OTHER``."""
 
 
 class RpcServer:
@@ -59,8 +63,9 @@ class RpcServer:
         settings.require_security()
         self._settings, self._services, self._share_port = settings, tuple(services), share_port
         self._authenticator = authenticator(settings)
-        open_methods = {f"{service.name}/{method}" for service in services for method in service.open_methods}
-        self._onion = Onion(settings, self._authenticator, telemetry, frozenset({health.SERVICE_NAME, *open_methods}))
+        work = {f"/{service.name}/{method}": of for service in services for method, of in service.work.items()}
+        audit = Audit(AuditLog(settings.audit_file))
+        self._onion = Onion(settings, self._authenticator, telemetry, audit, work)
         self._health = health.Health(tuple(service.name for service in services))
         self.admin = AdminPorts(settings, self._health, lambda: self.is_serving, telemetry.registry)
         self._server: grpc.aio.Server | None = None
@@ -70,7 +75,7 @@ class RpcServer:
     @property
     def in_flight_count(self) -> int:
         """Calls and items under way, and open streams."""
-        return self._onion.calls.in_flight_count + self._onion.streams.in_flight_count
+        return self._onion.gate.calls.in_flight_count + self._onion.gate.streams.in_flight_count
 
     @property
     def item_streams(self) -> ItemStreams:
@@ -174,8 +179,14 @@ class RpcServer:
         return [
             ("grpc.max_receive_message_length", self._settings.max_message_bytes),
             ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
-            ("grpc.max_concurrent_streams", 2 * self._settings.max_in_flight_count),
-            ("grpc.server_handshake_timeout_ms", 5_000),
+            ("grpc.max_concurrent_streams", self._settings.max_connection_stream_count),
+            # Refused without a line of Python being run (ADR 23): one that refused them itself would do nothing else.
+            ("grpc.server.max_pending_requests", self._settings.max_pending_count),
+            ("grpc.server.max_pending_requests_hard_limit", self._settings.max_pending_count),
+            ("grpc.max_allowed_incoming_connections", self._settings.max_connection_count),
+            ("grpc.server_handshake_timeout_ms", int(self._settings.handshake_seconds * 1000)),
+            ("grpc.max_connection_idle_ms", int(self._settings.connection_idle_seconds * 1000)),
+            ("grpc.keepalive_time_ms", int(self._settings.keepalive_seconds * 1000)),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.so_reuseport", int(self._share_port)),
             ("grpc.enable_channelz", int(self._settings.admin_grpc_port is not None)),
@@ -202,4 +213,13 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 def configure_logging(level: str) -> None:
     """Log to standard error, one line per record; standard output is for results."""
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _Redacting(logging.Formatter):
+    """Hides secrets, those in tracebacks too: an address in a library's error may hold a password."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -49,9 +50,44 @@ class RpcSettings(ConductorSettings):
     """How often keys from an address are fetched anew; a file is looked at every second."""
     jwks_maximum_age_seconds: float = Field(default=3600.0, gt=0)
     """How long keys are used while they can't be fetched anew; after that every token is refused."""
+    token_roles_claim: str | None = None
+    """Claim of a token that holds its roles, a list or a text of words, beside those in `scope`."""
+    token_default_roles: tuple[Literal["predict", "publish"], ...] = ("predict", "publish")
+    """Roles of a token that says nothing of roles; empty to refuse it. Never `operate`: that must be said."""
+
+    api_keys_file: Path | None = None
+    """File of API keys (`conductor keys`). What is created or revoked there counts within a second."""
+    certificate_identities_file: Path | None = None
+    """TOML file that says whom a client's certificate stands for. Read again when it changes."""
+
+    audit_file: Path | None = None
+    """File that administrative calls are noted in, a JSON line each; None: standard error. Where that can't be written
+    to, they are refused."""
 
     max_in_flight_count: int = Field(default=256, ge=1)
-    """Calls, and items of streams, under way at once; further ones are refused."""
+    """Calls, and items of streams, under way at once; further ones are refused. The most that the limit may be."""
+    min_in_flight_count: int = Field(default=32, ge=1)
+    """The least that the limit falls to."""
+    concurrency_limit: Literal["adaptive", "fixed"] = "adaptive"
+    """``adaptive``: fewer calls are let in while predictions take longer than they should. ``fixed``: always
+    ``max_in_flight_count``."""
+    target_latency_seconds: float = Field(default=0.2, gt=0)
+    """What half of the predictions may take before the adaptive limit falls. A stream with all its items under way
+    takes about 0.07 s on a quiet core: that is no overload."""
+    batch_share: float = Field(default=0.5, gt=0, le=1)
+    """Batch work is let in while less than this share of the limit is taken."""
+    tenant_questions_per_second: float = Field(default=0.0, ge=0)
+    """What a tenant may ask each process, a batch counting as its items; 0 for any number."""
+    tenant_rates: dict[str, float] = Field(default_factory=dict)
+    """The same of single tenants, by their ids, for example ``{"acme": 200}``."""
+    tenant_burst_seconds: float = Field(default=1.0, gt=0)
+    """So many seconds' worth of questions may come at once."""
+    max_pending_count: int = Field(default=256, ge=1)
+    """Calls that have come and wait to be looked at, 0.2 to 0.4 s' worth; gRPC itself refuses further ones, with
+    CANCELLED."""
+    max_connection_stream_count: int = Field(default=512, ge=1)
+    """Calls of one connection under way at once, streams included; further ones wait at the caller (HTTP/2). More than
+    ``max_pending_count``, or who floods by one connection has calls grow old there instead of being refused."""
     max_stream_count: int = Field(default=1024, ge=1)
     """Streams both ways open at once, busy or not; further ones are refused."""
     max_stream_item_count: int = Field(default=128, ge=1, le=1024)
@@ -62,6 +98,15 @@ class RpcSettings(ConductorSettings):
     """A call with less time left than this is refused before any work is done for it."""
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     """Largest message taken, after decompression."""
+
+    max_connection_count: int = Field(default=4096, ge=1)
+    """Connections of callers open at once, in each process; further ones are closed before their TLS handshake."""
+    handshake_seconds: float = Field(default=5.0, gt=0, le=120)
+    """How long a new connection may take over its TLS handshake and HTTP/2 settings before it is closed."""
+    connection_idle_seconds: float = Field(default=300.0, ge=1)
+    """A connection without a call for so long is closed; clients open it again with their next call."""
+    keepalive_seconds: float = Field(default=60.0, ge=1)
+    """A connection that is silent for so long is asked whether anybody is there, and closed if nobody is."""
 
     grace_seconds: float = Field(default=1.0, ge=0)
     """After a stop is asked for: how long to go on serving as NOT_SERVING, so that callers go elsewhere."""
@@ -87,17 +132,21 @@ class RpcSettings(ConductorSettings):
         Raises:
             SettingsInvalid: something is missing or contradicts itself.
         """
-        secured = [self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file, self.jwks]
+        sources = [self.jwks, self.api_keys_file, self.certificate_identities_file]
+        tls = [self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file]
         if self.insecure:
-            if any(value is not None for value in secured):
-                raise SettingsInvalid("--insecure contradicts TLS and JWKS settings: leave out one or the other")
+            if any(value is not None for value in (*tls, *sources)):
+                raise SettingsInvalid(
+                    "--insecure contradicts TLS, JWKS and other credentials: leave out one or the other"
+                )
             return
-        flags = {
-            "--tls-cert": self.tls_certificate_file,
-            "--tls-key": self.tls_key_file,
-            "--jwks": self.jwks,
-            "--issuer": self.issuer,
-        }
+        flags: dict[str, object] = {"--tls-cert": self.tls_certificate_file, "--tls-key": self.tls_key_file}
+        if all(source is None for source in sources):
+            flags["--jwks (or --api-keys, or --certificate-identities)"] = None
+        if self.jwks is not None:
+            flags["--issuer"] = self.issuer
+        if self.certificate_identities_file is not None:
+            flags["--tls-client-ca"] = self.tls_client_ca_file
         missing = [flag for flag, value in flags.items() if value is None]
         if missing:
             raise SettingsInvalid(
@@ -107,3 +156,14 @@ class RpcSettings(ConductorSettings):
         unfit = set(self.token_algorithms) - ASYMMETRIC_ALGORITHMS
         if unfit or not self.token_algorithms:
             raise SettingsInvalid(f"token_algorithms may hold asymmetric algorithms only, not {sorted(unfit)}")
+
+    def describe_security(self) -> str:
+        """In words, for who starts the process."""
+        if self.insecure:
+            return "insecure: no TLS, no credentials"
+        taken = {
+            f"tokens by {self.issuer}": self.jwks,
+            "API keys": self.api_keys_file,
+            "client certificates": self.certificate_identities_file,
+        }
+        return ", ".join(["TLS", *(kind for kind, source in taken.items() if source is not None)])

@@ -21,6 +21,8 @@ from conductor_rpc.call import Call
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
 
+_OTHERS = frozenset({"tracestate", "baggage"})
+"""What callers tell each other beside the trace. Whatever it holds, we need none of it and export none of it."""
 SLOW_SECONDS = 0.1
 """The budget of one prediction."""
 _MOST_AT_ONCE = 100
@@ -43,7 +45,8 @@ class Traces:
         Returns:
             The context of the call's span; None where the call is not kept.
         """
-        parent = propagate.extract({key: value for key, value in call.metadata.items() if isinstance(value, str)})
+        told = {key: value for key, value in call.metadata.items() if isinstance(value, str) and key not in _OTHERS}
+        parent = propagate.extract(told)
         reason = self._reason(call, ended - began, attributes)
         if not (self._sampled(parent, attributes) or (reason and self._allowances[reason].take(ended))):
             return None

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from conductor_features.reader import OnlineReader
-from conductor_model_store import ModelStore
 from conductor_rpc.server import RpcServer
 from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_server.features.online import OnlineFeatures
@@ -16,8 +15,10 @@ from conductor_server.inference.serving import ServingModels
 from conductor_server.models.canary_guard import CanaryGuard
 from conductor_server.models.comparison import Comparison
 from conductor_server.models.control import ModelControl
+from conductor_server.models.key_watch import KeyWatch
 from conductor_server.models.loader import ModelLoader
 from conductor_server.models.metrics import observe_models
+from conductor_server.models.opening import open_store
 from conductor_server.models.registry import Registry
 from conductor_server.models.verifier import Verifier
 from conductor_server.models.watcher import ModelWatcher
@@ -57,7 +58,8 @@ async def application(
             memory_budget_bytes=settings.model_memory_budget_bytes,
             pinned_tenants=settings.model_pinned_tenants,
         )
-        store = await asyncio.to_thread(ModelStore.open, settings.model_store, settings.trust())
+        trust = settings.trust()
+        store = await asyncio.to_thread(open_store, settings, trust, telemetry)
         guard = CanaryGuard(store, registry, telemetry, settings.canary_bounds())
         stack.push_async_callback(guard.close)
         comparison = await stack.enter_async_context(Comparison(telemetry, guard.judge))
@@ -88,6 +90,7 @@ async def application(
                 load_all_count=settings.model_load_all_count,
             )
         )
+        await stack.enter_async_context(KeyWatch(trust, store, watch, registry, loader))
         await watcher.wait_for_first_pass(settings.model_first_load_seconds)
         await server.start()
         stack.push_async_callback(server.stop)

@@ -26,6 +26,17 @@ def serve(
         list[Path] | None,
         typer.Option(help="Public key (PEM) that models must be signed with, or a folder of such; may be repeated"),
     ] = None,
+    model_trusted_operator_keys: Annotated[
+        list[Path] | None,
+        typer.Option(help="Public key that moves of channels must be signed with (default: the trusted keys)"),
+    ] = None,
+    model_operator_key: Annotated[
+        Path | None,
+        typer.Option(help="Private key to sign moves with; without it, this server moves no signed channel"),
+    ] = None,
+    model_pointer_memory: Annotated[
+        Path | None, typer.Option(help="File that remembers the latest signed moves over restarts (default: none)")
+    ] = None,
     allow_unsigned_models: Annotated[
         bool, typer.Option("--allow-unsigned-models", help="Serve models whoever made them")
     ] = False,
@@ -39,7 +50,16 @@ def serve(
     jwks: Annotated[str | None, typer.Option(help="Keys of the tokens: a JWKS file or https:// address")] = None,
     issuer: Annotated[str | None, typer.Option(help="Issuer that tokens must come from")] = None,
     audience: Annotated[str | None, typer.Option(help="Audience of the tokens (default conductor)")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="No TLS, no tokens: on your own machine only")] = False,
+    api_keys: Annotated[Path | None, typer.Option(help="File of API keys, see `conductor keys`")] = None,
+    certificate_identities: Annotated[
+        Path | None, typer.Option(help="TOML file: whom a client's certificate stands for; needs --tls-client-ca")
+    ] = None,
+    audit_file: Annotated[
+        Path | None, typer.Option(help="File that administrative calls are noted in (default: standard error)")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="No TLS, no credentials: on your own machine only")
+    ] = False,
     grace: Annotated[
         float | None, typer.Option(help="Seconds to go on serving after SIGTERM, as NOT_SERVING (default 1)")
     ] = None,
@@ -55,7 +75,8 @@ def serve(
     """Serve predictions until SIGTERM or Ctrl-C.
 
     Each option may come from the environment (CONDUCTOR_PORT, CONDUCTOR_REDIS_URL, CONDUCTOR_TLS_CERTIFICATE_FILE, …)
-    or from conductor.toml instead. Without TLS, JWKS and trusted keys it refuses to start, unless --insecure is said.
+    or from conductor.toml instead. Without TLS, credentials (JWKS, API keys or client certificates) and
+    trusted keys it refuses to start, unless --insecure is said.
 
     \b
     Examples:
@@ -81,6 +102,9 @@ def serve(
             workers=workers,
             model_store=model_store,
             model_trusted_keys=model_trusted_keys or None,
+            model_trusted_operator_keys=model_trusted_operator_keys or None,
+            model_operator_key=model_operator_key,
+            model_pointer_memory=model_pointer_memory,
             allow_unsigned_models=allow_unsigned_models or None,
             redis_url=redis_url,
             tls_certificate_file=tls_cert,
@@ -89,6 +113,9 @@ def serve(
             jwks=jwks,
             issuer=issuer,
             audience=audience,
+            api_keys_file=api_keys,
+            certificate_identities_file=certificate_identities,
+            audit_file=audit_file,
             insecure=insecure or None,
             grace_seconds=grace,
             admin_host=admin_host,
@@ -113,7 +140,7 @@ def _tell(settings: ServerSettings, port: int, output: OutputFormat) -> None:
         # On one line, since this command goes on: whoever waits for it reads a line.
         typer.echo(json.dumps({"address": address, "insecure": settings.insecure, "workers": settings.workers}))
         return
-    security = "insecure: no TLS, no tokens" if settings.insecure else f"TLS, tokens by {settings.issuer}"
+    security = settings.describe_security()
     security += "; signed models" if settings.model_trusted_keys else "; models whoever made them"
     processes = "1 process" if settings.workers == 1 else f"{settings.workers} processes"
     typer.echo(f"Serving predictions on {address} ({security}; {processes}). Stop with Ctrl-C or SIGTERM.")

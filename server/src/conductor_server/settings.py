@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from conductor_model_store.settings import ModelTrustSettings
@@ -24,7 +26,10 @@ class ServerSettings(RpcSettings, ModelTrustSettings):
     model_store: str = ".conductor/models"
     """Local path or URL (``s3://bucket/prefix``, …) of the model store."""
     allow_unsigned_models: bool = False
-    """Serve models without checking their signatures."""
+    """Serve models without checking their signatures, nor who put them to use."""
+    model_pointer_memory: Path | None = None
+    """File that keeps the latest signed move of each channel over restarts, for all workers; without it, each process
+    knows what it saw itself, and after a restart the store is believed."""
     model_poll_seconds: float = Field(default=0.5, gt=0, le=60)
     """How often the model store is asked whether a pointer moved."""
     model_first_load_seconds: float = Field(default=30.0, ge=0)
@@ -64,7 +69,7 @@ class ServerSettings(RpcSettings, ModelTrustSettings):
             SettingsInvalid: something is missing or contradicts itself.
         """
         super().require_security()
-        if self.allow_unsigned_models and self.model_trusted_keys:
+        if self.allow_unsigned_models and (self.model_trusted_keys or self.model_trusted_operator_keys):
             raise SettingsInvalid("--allow-unsigned-models contradicts the trusted keys: leave out one or the other")
         if not (self.insecure or self.allow_unsigned_models or self.model_trusted_keys):
             raise SettingsInvalid(

@@ -34,6 +34,10 @@ def build_duration(
         ),
     ] = None,
     publish: Annotated[bool, typer.Option(help="Publish, so that servers take the models up.")] = True,
+    stage: Annotated[
+        bool,
+        typer.Option("--stage", help="Store and sign, but move no channel: `conductor models promote` does, later."),
+    ] = False,
     as_served: Annotated[
         bool, typer.Option("--as-served", help="Features as they were known at the time, not as corrected since.")
     ] = False,
@@ -58,6 +62,8 @@ def build_duration(
 
     conductor train build-duration --tenant acme --until 2025-06-01 --no-publish -o json
 
+    conductor train build-duration --tenant acme --stage
+
     conductor train build-duration --lake s3://history/conductor --lake-version 5f3a9c
     """
     import psycopg
@@ -73,6 +79,8 @@ def build_duration(
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if lake_version is not None and lake is None:
         fail("--lake-version goes with --lake", USAGE)
+    if stage and not publish:
+        fail("--stage stores models, and --no-publish does not: say one of them", USAGE)
     settings = ModelStoreSettings.from_flags(model_store=store)
     if publish and settings.model_signing_key is None:
         _progress("CONDUCTOR_MODEL_SIGNING_KEY is not set: models are published unsigned, and most servers refuse such")
@@ -88,6 +96,7 @@ def build_duration(
             store=settings.open(),
             tenant_id=tenant,
             publish=publish,
+            stage=stage,
             progress=_progress,
         )
         rows = [_row(trained) for trained in jobs]

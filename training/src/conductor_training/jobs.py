@@ -18,6 +18,7 @@ from conductor_warehouse.lake import Lake, LakeVersion
 Progress = Callable[[str], None]
 GLOBAL = ""
 """The tenant of the global model."""
+_ACTOR = "conductor train"
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,14 @@ def train_build_duration(
     store: ModelStore,
     tenant_id: str | None = None,
     publish: bool = True,
+    stage: bool = False,
     progress: Progress = lambda message: None,
 ) -> Iterator[Trained]:
     """Train from a frame: one tenant's model, or the global one and every tenant's.
 
     A tenant with too little history is told as skipped, and is served by the global model; where there is none yet, it
     is trained too. Raises what ``read_frame`` raises, FrameRefused, ExportDiffers, or the model store's errors; a model
-    is published whole or not at all.
+    is published whole or not at all. With ``stage`` it is stored and signed, and no channel moves.
     """
     progress("features as of their time")
     wants_global = tenant_id is None or store.resolve(PREDICTOR) is None
@@ -74,7 +76,11 @@ def train_build_duration(
         except TooLittleHistory as reason:
             yield Trained(scope, skipped=str(reason))
             continue
-        version = store.publish(bundle.manifest, bundle.graph).version if publish else ""
+        version = ""
+        if stage:
+            version = store.add(bundle.manifest, bundle.graph)[1]
+        elif publish:
+            version = store.publish(bundle.manifest, bundle.graph, actor=_ACTOR).version
         yield Trained(scope, bundle=bundle, version=version)
 
 

@@ -25,7 +25,7 @@ from conductor.events.v1.test_pb2 import TestCompleted
 from conductor.events.v1.usage_pb2 import UsageUpdated
 from conductor_rpc import rules
 from conductor_rpc.exceptions import Violation
-from conductor_warehouse import cdevents, json_form
+from conductor_warehouse import cdevents, event_bounds, json_form
 from conductor_warehouse.times import to_microseconds
 
 BUILD_QUEUED = "build.queued"
@@ -149,7 +149,7 @@ def parse(incoming: Incoming, tenant_id: str | None = None, now: datetime | None
     try:
         if isinstance(incoming, CloudEvent):
             envelope, size = incoming, incoming.ByteSize()
-            _limit_size(size, MAXIMUM_TEST_EVENT_BYTES)
+            _limit_size(size, _maximum_bytes(envelope.type))
             data = _data(envelope)
         else:
             size = len(incoming)
@@ -202,6 +202,7 @@ def _from_usual_json(line: bytes, envelope: CloudEvent) -> Message | None:
         kind = EVENT_TYPES.get(content.get("type", ""))
         if kind is None:
             return None
+        event_bounds.require_lists(content.get("data"), kind)
         data = json_form.to_message(content.get("data"), kind)
         usual = CloudEvent(
             id=content.get("id", ""),
@@ -222,7 +223,7 @@ def _from_usual_json(line: bytes, envelope: CloudEvent) -> Message | None:
 
 def _from_json(line: bytes, envelope: CloudEvent) -> Message:
     """Fills the envelope as far as it can be read, so that a dead letter can say whose it is; returns the data."""
-    content = json.loads(line.decode(), parse_constant=_refuse_constant)
+    content = event_bounds.read_json(line.decode())
     if not isinstance(content, dict):
         raise _Invalid("an event is a JSON object")
     attributes = {field: _text(content, name) for name, field in (*_ATTRIBUTES.items(), ("tenantid", "tenant_id"))}
@@ -244,11 +245,12 @@ def _data(envelope: CloudEvent) -> Message:
     message = _checked_type(envelope)
     form = envelope.WhichOneof("data")
     if form == "text_data":
-        content = json.loads(envelope.text_data, parse_constant=_refuse_constant)
+        content = event_bounds.read_json(envelope.text_data)
         if not isinstance(content, dict):
             raise _Invalid("text_data: must be a JSON object")
         return _from_content(content, message, envelope)
     if form == "proto_data":
+        event_bounds.require_bytes(envelope.proto_data.value, type(message))
         if not envelope.proto_data.Unpack(message):
             raise _Invalid(f"proto_data: must be a {message.DESCRIPTOR.full_name}")
         return message
@@ -258,6 +260,7 @@ def _data(envelope: CloudEvent) -> Message:
 def _from_content(content: dict[str, Any], message: Message, envelope: CloudEvent) -> Message:
     if cdevents.translated_type(envelope.type):
         content = cdevents.translate(envelope.type, content, envelope.time.ToJsonString())
+    event_bounds.require_lists(content, type(message))
     return json_format.ParseDict(content, message)
 
 
@@ -277,10 +280,6 @@ def _text(content: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise _Invalid(f"{name}: must be a string")
     return value
-
-
-def _refuse_constant(name: str) -> float:
-    raise _Invalid(f"{name} is not JSON")
 
 
 def _require(violations: list[Violation] | Iterator[Violation], prefix: str = "") -> None:

@@ -56,21 +56,30 @@ def token(
     tenant: Annotated[str, typer.Argument(help="Tenant that the token speaks for.")],
     directory: DirectoryOption = Path(".conductor"),
     hours: Annotated[float, typer.Option(min=0.01, help="Lifetime.")] = 12.0,
+    roles: Annotated[
+        list[str] | None,
+        typer.Option("--role", "-r", help="predict, publish, operate or models:admin (default predict and publish)."),
+    ] = None,
 ) -> None:
     """Print a token for `conductor up`, signed by the keys in its directory.
 
     \b
-    Example:
+    Examples:
       CONDUCTOR_TOKEN=$(conductor token acme) conductor predict build-duration …
+      conductor token acme --role operate --role models:admin
     """
     from datetime import timedelta
 
+    from conductor_rpc.roles import PREDICT, PUBLISH, SCOPES
     from conductor_workbench.keys import EmbeddedKeys
 
+    wanted = roles or [PREDICT, PUBLISH]
+    if unknown := set(wanted) - SCOPES:
+        fail(f"no such role: {', '.join(sorted(unknown))}; there are {', '.join(sorted(SCOPES))}", USAGE)
     keys = EmbeddedKeys(directory / "keys")
     if not keys.token_key.exists():
         fail(f"no keys in {keys.directory}: start `conductor up` first")
-    typer.echo(keys.token(tenant, timedelta(hours=hours)))
+    typer.echo(keys.token(tenant, timedelta(hours=hours), wanted))
 
 
 def demo(

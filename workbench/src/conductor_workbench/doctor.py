@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from conductor_client.redaction import redacted
 from conductor_workbench.datasets.catalogue import DATASETS, data_home, local_files
 from conductor_workbench.embedded.postgres import find_postgres_binaries
 from conductor_workbench.embedded.redis import find_redis_server
@@ -23,7 +24,7 @@ def examine(directory: Path) -> list[dict[str, object]]:
         _finding("Python", lambda: python, sys.version_info >= (3, 11)),
         _finding("PostgreSQL", lambda: _given("CONDUCTOR_DATABASE_URL") or f"embedded: {find_postgres_binaries()}"),
         _finding("Redis", lambda: _given("CONDUCTOR_REDIS_URL") or f"embedded: {find_redis_server()}"),
-        _finding("model store", lambda: os.environ.get("CONDUCTOR_MODEL_STORE") or str(directory / "models")),
+        _finding("model store", lambda: redacted(os.environ.get("CONDUCTOR_MODEL_STORE") or str(directory / "models"))),
         _finding("data sets", _data_sets),
         _finding("free disk", lambda: f"{_free(directory) / 1e9:.1f} GB", _free(directory) > _LEAST_FREE_BYTES),
     ]
@@ -38,7 +39,7 @@ def _finding(what: str, look: Callable[[], str], ok: bool = True) -> dict[str, o
     try:
         return {"what": what, "ok": ok, "found": look()}
     except OSError as error:
-        return {"what": what, "ok": False, "found": str(error)}
+        return {"what": what, "ok": False, "found": redacted(str(error))}
 
 
 def _data_sets() -> str:

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from conductor_model_store.signing_keys import generate_key_pair
+from conductor_rpc.roles import PREDICT, PUBLISH
 
 ISSUER = "conductor-embedded"
 AUDIENCE = "conductor"
@@ -69,6 +71,11 @@ class EmbeddedKeys:
         """Public key that models are trusted by."""
         return self.directory / f"{_MODEL_SIGNING}.pem"
 
+    @property
+    def channels_signed(self) -> Path:
+        """Says that channels from before their moves were signed are signed."""
+        return self.directory / "channels-signed"
+
     def ensure_model_keys(self) -> bool:
         """Make the key pair of models if there is none. It does not end: models are kept. Says whether it was made."""
         if self.model_trusted_key.exists():
@@ -95,14 +102,17 @@ class EmbeddedKeys:
         _write(self.server_certificate, server.public_bytes(serialization.Encoding.PEM))
         return self
 
-    def token(self, tenant_id: str, lifetime: timedelta = timedelta(hours=12)) -> str:
-        """A token that speaks for ``tenant_id``."""
+    def token(
+        self, tenant_id: str, lifetime: timedelta = timedelta(hours=12), roles: Iterable[str] = (PREDICT, PUBLISH)
+    ) -> str:
+        """A token that speaks for ``tenant_id``. ``roles``: what it allows, roles and further scopes."""
         now = int(time.time())
         claims = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": f"embedded:{tenant_id}",
             "tenant_id": tenant_id,
+            "scope": " ".join(roles),
             "iat": now,
             "exp": now + int(lifetime.total_seconds()),
         }

@@ -14,7 +14,7 @@ from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServic
 from conductor_client._aio_status import ServerStatus
 from conductor_client.build_duration_stream import BuildDurationStream
 from conductor_client.builds import BuildFields
-from conductor_client.connection import Attempts, Certificate, ConnectionSettings, TokenSource
+from conductor_client.connection import Attempts, Certificate, ConnectionSettings, Criticality, TokenSource
 from conductor_client.errors import ConductorError, error_from_rpc
 from conductor_client.events import Batcher, PublishedEvents, published_events, requests
 from conductor_client.predictions import BuildDurationPrediction, build_duration_prediction, build_duration_results
@@ -48,6 +48,7 @@ class ConductorClient:
         root_certificates: Certificate | None = None,
         insecure: bool = False,
         timeout_seconds: float = 1.0,
+        criticality: Criticality | None = None,
     ) -> Self:
         """Connect lazily to ``host:port``; see `ConnectionSettings` for the rest and for what the arguments mean."""
         return cls(
@@ -57,6 +58,7 @@ class ConductorClient:
                 root_certificates=root_certificates,
                 insecure=insecure,
                 timeout_seconds=timeout_seconds,
+                criticality=criticality,
             )
         )
 

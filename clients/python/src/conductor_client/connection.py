@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import grpc
 
@@ -13,6 +14,7 @@ from conductor_client.errors import ConductorError, Overloaded, error_from_rpc
 
 TokenSource = str | Callable[[], str]
 Certificate = bytes | str | Path
+Criticality = Literal["interactive", "batch"]
 
 _RETRYABLE = {
     # A call that crosses with a server's stop may end as CANCELLED; asking again costs nothing.
@@ -20,6 +22,7 @@ _RETRYABLE = {
     "conductor.events.v1.EventService": ("UNAVAILABLE",),
 }
 """Status codes on which gRPC asks again. An overloaded server isn't asked again unless it says when: see `Attempts`."""
+_CRITICALITY = "conductor-criticality"
 _STREAM = {"service": "conductor.prediction.v1.PredictionService", "method": "StreamBuildDurationPredictions"}
 
 
@@ -51,6 +54,9 @@ class ConnectionSettings:
     maximum_backoff_seconds: float = 0.2
     maximum_message_bytes: int = 4 << 20
     """Largest message sent or received."""
+    criticality: Criticality | None = None
+    """``batch`` for work that can be asked for again later: a server with too much to do refuses it first. Absent:
+    batches are batch work, all else is interactive."""
 
     def open_sync(self) -> grpc.Channel:
         """Open a channel for `SyncConductorClient`."""
@@ -67,7 +73,8 @@ class ConnectionSettings:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """The headers of a call."""
         token = self.token() if callable(self.token) else self.token
-        return (("authorization", f"Bearer {token}"),) if token else ()
+        headers = (("authorization", f"Bearer {token}"),) if token else ()
+        return (*headers, (_CRITICALITY, self.criticality)) if self.criticality else headers
 
     def _credentials(self) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(
@@ -92,7 +99,7 @@ class ConnectionSettings:
             "loadBalancingConfig": [{"round_robin": {}}],
             "methodConfig": methods if self.maximum_attempts > 1 else [],
             # Stop retrying while most calls fail: a server that comes back must not meet four times the load.
-            "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
+            "retryThrottling": {"maxTokens": 500, "tokenRatio": 0.5},
         }
         return [
             ("grpc.service_config", json.dumps(service_config)),

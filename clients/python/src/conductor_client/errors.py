@@ -42,6 +42,10 @@ class ErrorReason(IntEnum):
     MODEL_DAMAGED = 15
     MODEL_STORE_UNAVAILABLE = 16
     MODEL_ADMIN_REQUIRED = 17
+    ROLE_REQUIRED = 18
+    AUDIT_UNAVAILABLE = 19
+    MODEL_AUTHORITY_MISSING = 20
+    RATE_LIMITED = 21
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,11 @@ class InvalidRequest(ConductorError):
 
 
 class Unauthenticated(ConductorError):
-    """UNAUTHENTICATED: no token, or one that doesn't hold."""
+    """UNAUTHENTICATED: no credentials, or ones that don't hold."""
 
 
 class PermissionDenied(ConductorError):
-    """PERMISSION_DENIED: the token is not for this tenant, or does not allow this."""
+    """PERMISSION_DENIED: the credentials are not for this tenant, or do not allow this."""
 
 
 class NotFound(ConductorError):

@@ -13,6 +13,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from conductor_client.redaction import redacted
+
 FAILED = 1
 USAGE = 2
 PARTLY = 3
@@ -70,8 +72,8 @@ def print_json(value: object) -> None:
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
-    """End the command with one line on standard error."""
-    typer.echo(f"Error: {message}", err=True)
+    """End the command with one line on standard error; secrets in it are hidden."""
+    typer.echo(f"Error: {redacted(message)}", err=True)
     raise typer.Exit(code)
 
 

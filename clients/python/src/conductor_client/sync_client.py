@@ -12,7 +12,7 @@ from conductor.events.v1.event_service_pb2 import PublishEventsRequest
 from conductor.events.v1.event_service_pb2_grpc import EventServiceStub
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from conductor_client.builds import BuildFields
-from conductor_client.connection import Attempts, Certificate, ConnectionSettings, TokenSource
+from conductor_client.connection import Attempts, Certificate, ConnectionSettings, Criticality, TokenSource
 from conductor_client.errors import ConductorError, error_from_rpc
 from conductor_client.events import PublishedEvents, published_events, requests
 from conductor_client.predictions import BuildDurationPrediction, build_duration_prediction, build_duration_results
@@ -42,6 +42,7 @@ class SyncConductorClient:
         root_certificates: Certificate | None = None,
         insecure: bool = False,
         timeout_seconds: float = 1.0,
+        criticality: Criticality | None = None,
     ) -> Self:
         """Connect lazily to ``host:port``; see `ConnectionSettings` for the rest and for what the arguments mean."""
         return cls(
@@ -51,6 +52,7 @@ class SyncConductorClient:
                 root_certificates=root_certificates,
                 insecure=insecure,
                 timeout_seconds=timeout_seconds,
+                criticality=criticality,
             )
         )
 

@@ -30,11 +30,22 @@ _Answer = tuple[int, str, bytes]
 
 
 class _Connection(H11Protocol):
-    """HTTP/1.1, for a while."""
+    """HTTP/1.1, for a while. Where there are too many, the oldest one goes.
+
+    Whoever only holds connections open must not keep a probe out, which would have the process restarted.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._end = self.loop.call_later(_CONNECTION_SECONDS, transport.abort)
+        if len(self.connections) >= _MAX_CONNECTIONS:
+            oldest = min((found for found in self.connections if isinstance(found, _Connection)), key=_Connection.when)
+            oldest.transport.abort()
+            self.connections.discard(oldest)  # it is told later
+
+    def when(self) -> float:
+        """When it will have lived long enough."""
+        return self._end.when()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end.cancel()

@@ -16,7 +16,7 @@ from conductor.model.v1.model_service_pb2 import (
 )
 from conductor_rpc.rules.engine import TENANT, Number, Table, Text, Together
 
-_NAME, _REQUIRED = Text(63), Text(63, required=True)
+_NAME, _REQUIRED, _DETAIL = Text(63), Text(63, required=True), Text(1000)
 
 TABLES: Mapping[type[Message], Table] = {
     ListModelsRequest: {"tenant_id": TENANT, "predictor": _NAME},
@@ -28,13 +28,14 @@ TABLES: Mapping[type[Message], Table] = {
         "version": _REQUIRED,
         "channel": _NAME,
         "weight": Number(0, 1),
+        "detail": _DETAIL,
     },
-    RollbackModelRequest: {"tenant_id": TENANT, "predictor": _REQUIRED, "channel": _NAME},
+    RollbackModelRequest: {"tenant_id": TENANT, "predictor": _REQUIRED, "channel": _NAME, "detail": _DETAIL},
     WithdrawModelRequest: {
         "tenant_id": TENANT,
         "predictor": _REQUIRED,
         "channel": _REQUIRED,
-        "detail": Text(1000),
+        "detail": _DETAIL,
     },
 }
 TOGETHER: Mapping[type[Message], Together] = {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from conductor_features.reader import OnlineReader, OnlineStoreUnavailable
 from conductor_features.rows import Missing
 from conductor_features.tables import RowTable, TableLayout
 from conductor_rpc import names
+from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_rpc.telemetry import Telemetry
 
 _UNAVAILABLE = Missing("unavailable")
@@ -19,10 +21,20 @@ class OnlineFeatures:
     def __init__(self, reader: OnlineReader, telemetry: Telemetry) -> None:
         self._reader, self._telemetry = reader, telemetry
 
-    async def read(self, layout: TableLayout, entities: Sequence[Sequence[tuple[str, ...]]]) -> RowTable:
+    @property
+    def longest_seconds(self) -> float:
+        """What a read may take."""
+        return self._reader.timeout_seconds
+
+    async def read(
+        self, layout: TableLayout, entities: Sequence[Sequence[tuple[str, ...]]], until: Deadline = NO_DEADLINE
+    ) -> RowTable:
         """Rows of the layout's views, a line for each request, in one round trip."""
         try:
-            return await self._reader.read_table(layout, entities)
-        except OnlineStoreUnavailable:
+            if until is NO_DEADLINE:
+                return await self._reader.read_table(layout, entities)
+            async with asyncio.timeout(until.remaining_seconds()):
+                return await self._reader.read_table(layout, entities)
+        except (OnlineStoreUnavailable, TimeoutError):
             self._telemetry.count(names.FEATURE_READ_FAILURES, {})
             return layout.without_rows(len(entities), _UNAVAILABLE)

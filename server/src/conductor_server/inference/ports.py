@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_server.prediction.answers import Fallback, ModelLabel
 from conductor_server.prediction.columns import ColumnPlan
 
@@ -35,14 +36,15 @@ class TensorModel(Protocol):
         """The graph's outputs, in the order of what ``run`` returns."""
         ...
 
-    async def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Run rows ``[n, columns]``.
+    async def run(self, inputs: NDArray[np.float32], until: Deadline = NO_DEADLINE) -> NDArray[np.float64]:
+        """Run rows ``[n, columns]``. Nothing is begun after ``until``.
 
         Returns:
             The outputs, ``[n, outputs]``.
 
         Raises:
             ModelFailed: the model can't be run on them.
+            DeadlineTooShort: it could not be run in time.
         """
         ...
 

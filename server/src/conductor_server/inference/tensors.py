@@ -43,6 +43,13 @@ def decode(request: ModelInferRequest, model: TensorModel) -> NDArray[np.float32
     if infinite.any():
         row, column = np.unravel_index(np.argmax(infinite), infinite.shape)
         raise _invalid("inputs[0]", f"must not be infinite: row {row}, column {model.plan.names[column]!r}")
+    missing = np.isnan(inputs[:, model.plan.required])
+    if missing.any():
+        row, at = np.unravel_index(np.argmax(missing), missing.shape)
+        column = model.plan.required[at]
+        raise _invalid(
+            "inputs[0]", f"must not be NaN, as the model needs it: row {row}, column {model.plan.names[column]!r}"
+        )
     return inputs
 
 

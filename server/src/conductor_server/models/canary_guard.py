@@ -13,6 +13,7 @@ from conductor_server.models.registry import Registry
 from conductor_server.models.variant_statistics import VariantStatistics
 from conductor_server.prediction.answers import ModelLabel, Variant
 
+_ACTOR = "canary guard"
 _LOG = logging.getLogger(__name__)
 
 
@@ -46,7 +47,7 @@ class CanaryGuard:
     async def _withdraw(self, scope: ModelScope, pointer: Pointer, detail: str) -> None:
         try:
             await asyncio.to_thread(
-                self._store.withdraw, scope.predictor, scope.tenant_id, CANARY, detail, expected=pointer
+                self._store.withdraw, scope.predictor, scope.tenant_id, CANARY, detail, expected=pointer, actor=_ACTOR
             )
         except PointerMoved:
             _LOG.info("%s canary was moved by somebody else meanwhile", scope.resource_name)

@@ -14,6 +14,7 @@ from conductor_model_store import (
     ModelScope,
     ModelStore,
     ModelStoreUnavailable,
+    NoAuthority,
     Pointer,
     PointerMoved,
     PointerWatch,
@@ -86,26 +87,35 @@ class ModelControl:
 
         return await _translated(read)
 
-    async def promote(self, scope: ModelScope, version: str, channel: str, weight: float) -> Pointer:
+    async def promote(
+        self, scope: ModelScope, version: str, channel: str, weight: float, *, actor: str, detail: str
+    ) -> Pointer:
         """Point a channel at a version or at what another channel points at.
 
         Raises:
-            ModelUnknown, ModelDamaged, ModelMoved, ModelStoreDown, InvalidRequest: it was not moved.
+            ModelUnknown, ModelDamaged, ModelMoved, ModelAuthorityMissing, ModelStoreDown, InvalidRequest: it was not
+                moved.
         """
         _check_channel(channel)
         return await _translated(
-            lambda: self._store.promote(scope.predictor, scope.tenant_id, version, channel, weight)
+            lambda: self._store.promote(
+                scope.predictor, scope.tenant_id, version, channel, weight, actor=actor, detail=detail
+            )
         )
 
-    async def rollback(self, scope: ModelScope, channel: str) -> Pointer:
+    async def rollback(self, scope: ModelScope, channel: str, *, actor: str, detail: str) -> Pointer:
         """Point a channel at what it pointed at before. Raises as ``promote``."""
         _check_channel(channel)
-        return await _translated(lambda: self._store.rollback(scope.predictor, scope.tenant_id, channel))
+        return await _translated(
+            lambda: self._store.rollback(scope.predictor, scope.tenant_id, channel, actor=actor, detail=detail)
+        )
 
-    async def withdraw(self, scope: ModelScope, channel: str, detail: str) -> Pointer:
+    async def withdraw(self, scope: ModelScope, channel: str, *, actor: str, detail: str) -> Pointer:
         """Let a channel point nowhere. Raises as ``promote``."""
         _check_channel(channel)
-        return await _translated(lambda: self._store.withdraw(scope.predictor, scope.tenant_id, channel, detail))
+        return await _translated(
+            lambda: self._store.withdraw(scope.predictor, scope.tenant_id, channel, detail, actor=actor)
+        )
 
     async def changes(
         self, tenant_id: str, predictor: str, goes_on: Callable[[], bool]
@@ -158,6 +168,8 @@ async def _translated(work: Callable[[], _Result]) -> _Result:
         raise exceptions.ModelUnknown(str(error)) from error
     except (CorruptModel, UntrustedModel) as error:
         raise exceptions.ModelDamaged(str(error)) from error
+    except NoAuthority as error:
+        raise exceptions.ModelAuthorityMissing from error
     except PointerMoved as error:
         raise exceptions.ModelMoved(str(error)) from error
     except InvalidScope as error:

@@ -12,7 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from conductor_model_store import CHAMPION, ModelStore, ModelStoreError, ModelStoreUnavailable, Pointer, PointerWatch
+from conductor_model_store import (
+    CHAMPION,
+    ModelStore,
+    ModelStoreError,
+    ModelStoreUnavailable,
+    Pointer,
+    PointerWatch,
+    UntrustedModel,
+    UntrustedPointer,
+)
 from conductor_rpc import names
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.models.registry import Registry
@@ -91,6 +100,13 @@ class ModelLoader:
         self._refusals.pop(place, None)
         self._asked.pop(place, None)
         self._queue(place)
+
+    async def drop(self, place: Place, error: ModelStoreError) -> None:
+        """Stop serving a place, because its model is trusted no longer; the next rung answers."""
+        _LOG.error("dropped %s, %s: %s", place[0].resource_name, place[1], error)
+        self._count(names.MODEL_REFUSALS, place, type(error).__name__)
+        gone = self._registry.drop(place)
+        await self._beside(gone.clear)
 
     def forget(self, place: Place) -> None:
         """The channel points elsewhere: whether it was refused says nothing any more."""
@@ -179,6 +195,13 @@ class ModelLoader:
         """Make the place hold what its channel points at; else, where it holds nothing, a version before that."""
         pointer = await self._beside(lambda: self._watch.pointer(*place))
         serving = self._registry.get(place)
+        if serving is not None and not self._store.trusts(serving.signed_by):
+            # It was on its way while the keys changed.
+            await self.drop(place, UntrustedModel(f"the key of {serving.label.version} is trusted no longer"))
+            serving = None
+        if pointer is None and serving is not None and self._store.checks_moves:
+            # The memory of moves outlives deleted files, so this is none: their keys are trusted no longer.
+            await self.drop(place, UntrustedPointer(f"no trusted key put {serving.label.version} to use"))
         if pointer is None or pointer.withdrawn:
             return
         if serving is not None and serving.manifest_digest == pointer.manifest_digest:

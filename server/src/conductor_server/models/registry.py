@@ -157,6 +157,12 @@ class Registry:
         self._forget_route(place)
         return gone
 
+    def drop(self, place: Place) -> list[ServedModel]:
+        """Let no model serve a place from the next request on; returns as ``ResidentModels.put``."""
+        gone = self.resident.remove(place)
+        self._forget_route(place)
+        return gone
+
     def _forget_route(self, place: Place) -> None:
         scope, channel = place
         if scope.tenant_id or channel != CHAMPION:

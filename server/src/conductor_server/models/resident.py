@@ -45,6 +45,10 @@ class ResidentModels:
     def __contains__(self, place: Place) -> bool:
         return place in self._pinned or place in self._others
 
+    def items(self) -> list[tuple[Place, ServedModel]]:
+        """What stands where."""
+        return [*self._pinned.items(), *self._others.items()]
+
     def get(self, place: Place) -> ServedModel | None:
         """The model of a place, without counting as a use of it."""
         return self._pinned.get(place) or self._others.get(place)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from conductor.model.v1.model_manifest_pb2 import DurationStatistics, ModelManifest
 from conductor_model_store import LoadedModel
+from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_server.models.sessions import (
     ModelRefused,
+    answer_kind,
     check_golden_requests,
     check_signature,
-    output_names,
     run_session,
 )
 from conductor_server.models.shared_graphs import SharedGraph, SharedParts
@@ -44,7 +45,9 @@ class ServedModel:
     memory_bytes: int
     """What it is reckoned to take beside its graph."""
     input_name: str
-    output_names: tuple[str, str, str]
+    output_names: tuple[str, ...]
+    signed_by: frozenset[str] = frozenset()
+    """Ids of the trusted keys that signed it; none where signatures are not checked."""
 
     @classmethod
     def of(cls, model: LoadedModel, parts: SharedParts) -> Self:
@@ -68,7 +71,8 @@ class ServedModel:
             graph=graph,
             memory_bytes=round(_MODEL_BYTES + _MODEL_BYTES_PER_MANIFEST_BYTE * manifest.ByteSize()),
             input_name=manifest.input_name,
-            output_names=output_names(manifest),
+            output_names=answer_kind(manifest).output_names,
+            signed_by=model.signed_by,
         )
 
     @property
@@ -87,25 +91,25 @@ class ServedModel:
         except ModelRefused as error:
             raise ModelFailed(str(error)) from error
 
-    async def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Lower bound, median and upper bound in seconds, ``[n, 3]``, of rows ``[n, columns]``.
+    async def run(self, inputs: NDArray[np.float32], until: Deadline = NO_DEADLINE) -> NDArray[np.float64]:
+        """What the graph says of rows ``[n, columns]``: ``[n, outputs]``.
 
         Raises:
             ModelFailed: the graph fails on them.
+            DeadlineTooShort: it could not be run before ``until``.
         """
-        try:
-            if len(inputs) <= _INLINE_ROWS:
-                return run_session(self.session, self.input_name, self.output_names, inputs)
-            # By chunks, so that a cancelled call stops soon.
-            outputs = [
-                await asyncio.to_thread(
-                    run_session, self.session, self.input_name, self.output_names, inputs[at : at + _CHUNK_ROWS]
-                )
-                for at in range(0, len(inputs), _CHUNK_ROWS)
-            ]
-        except ModelRefused as error:
-            raise ModelFailed(str(error)) from error
+        if len(inputs) <= _INLINE_ROWS:
+            return self._score_before(until, inputs)
+        # By chunks, so that a cancelled call, or one that is too late, stops soon.
+        outputs = [
+            await asyncio.to_thread(self._score_before, until, inputs[at : at + _CHUNK_ROWS])
+            for at in range(0, len(inputs), _CHUNK_ROWS)
+        ]
         return np.concatenate(outputs)
+
+    def _score_before(self, until: Deadline, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        until.require(0)  # a thread may have been long in coming
+        return self.score(inputs)
 
 
 def _statistics(manifest: ModelManifest) -> FallbackStatistics:

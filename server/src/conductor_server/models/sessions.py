@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,49 @@ from conductor.model.v1.model_manifest_pb2 import ModelManifest
 
 _ERRORS_ONLY = 3
 _GOLDEN_ABSOLUTE_SECONDS = 0.01
+_GOLDEN_ABSOLUTE_PROBABILITY = 1e-4
 _GOLDEN_RELATIVE = 1e-4
 
 
 class ModelRefused(Exception):
     """A model may not serve; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class AnswerKind:
+    """What a graph answers with."""
+
+    output_names: tuple[str, ...]
+    """In the order of the columns that ``run_session`` gives."""
+    tolerance: float
+    """Absolute difference between two runs of the same graph that means nothing."""
+    is_answer: Callable[[NDArray[np.float64]], bool]
+    """Whether outputs ``[n, outputs]`` can be answers."""
+
+
+def answer_kind(manifest: ModelManifest) -> AnswerKind:
+    """The kind of a model's answers: lower bound, median and upper bound in seconds, or a probability.
+
+    Raises:
+        ModelRefused: the manifest tells none, or both.
+    """
+    match manifest.HasField("outputs"), manifest.HasField("probability"):
+        case True, False:
+            names = (manifest.outputs.lower, manifest.outputs.median, manifest.outputs.upper)
+            return AnswerKind(names, _GOLDEN_ABSOLUTE_SECONDS, _are_intervals)
+        case False, True:
+            return AnswerKind((manifest.probability.probability,), _GOLDEN_ABSOLUTE_PROBABILITY, _are_probabilities)
+        case _:
+            raise ModelRefused("the manifest must tell either quantiles or a probability that the graph gives")
+
+
+def _are_intervals(outputs: NDArray[np.float64]) -> bool:
+    ordered = (outputs[:, 0] <= outputs[:, 1]) & (outputs[:, 1] <= outputs[:, 2])
+    return bool(np.isfinite(outputs).all() and ordered.all())
+
+
+def _are_probabilities(outputs: NDArray[np.float64]) -> bool:
+    return bool(((outputs >= 0) & (outputs <= 1)).all())
 
 
 def open_session(graph: bytes) -> Any:
@@ -46,9 +86,9 @@ def open_session(graph: bytes) -> Any:
 
 
 def run_session(
-    session: Any, input_name: str, output_names: tuple[str, str, str], inputs: NDArray[np.float32]
+    session: Any, input_name: str, output_names: tuple[str, ...], inputs: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Run rows ``[n, columns]``; gives lower bound, median and upper bound in seconds, ``[n, 3]``.
+    """Run rows ``[n, columns]``; gives what the outputs say, ``[n, outputs]``.
 
     Raises:
         ModelRefused: the graph fails, or answers in another shape.
@@ -58,11 +98,6 @@ def run_session(
         return np.stack([np.asarray(output, np.float64).reshape(len(inputs)) for output in outputs], axis=1)
     except Exception as error:
         raise ModelRefused(f"the graph can't be run: {_first_line(error)}") from error
-
-
-def output_names(manifest: ModelManifest) -> tuple[str, str, str]:
-    """The outputs in the order lower bound, median, upper bound."""
-    return manifest.outputs.lower, manifest.outputs.median, manifest.outputs.upper
 
 
 def check_signature(session: Any, manifest: ModelManifest) -> None:
@@ -76,8 +111,9 @@ def check_signature(session: Any, manifest: ModelManifest) -> None:
     if len(inputs[0].shape) != 2 or inputs[0].shape[1] not in (columns, None) or isinstance(inputs[0].shape[0], int):
         raise ModelRefused(f"the graph must take rows of {columns} columns, not {inputs[0].shape}")
     types = {node.name: node.type for node in session.get_outputs()}
-    if any(types.get(name) != "tensor(float)" for name in output_names(manifest)):
-        raise ModelRefused(f"the graph must give float tensors {', '.join(output_names(manifest))}")
+    names = answer_kind(manifest).output_names
+    if any(types.get(name) != "tensor(float)" for name in names):
+        raise ModelRefused(f"the graph must give float tensors {', '.join(names)}")
 
 
 def check_golden_requests(session: Any, manifest: ModelManifest) -> None:
@@ -86,19 +122,18 @@ def check_golden_requests(session: Any, manifest: ModelManifest) -> None:
     Raises:
         ModelRefused: there are none, or the graph answers one differently than it did when it was made.
     """
-    golden = manifest.golden_requests
-    columns = len(manifest.inputs)
-    if not golden or any(len(g.inputs) != columns or len(g.outputs) != 3 for g in golden):
-        raise ModelRefused("the manifest must hold golden requests, each a whole row with three answers")
+    golden, kind = manifest.golden_requests, answer_kind(manifest)
+    shape = (len(manifest.inputs), len(kind.output_names))
+    if not golden or any((len(g.inputs), len(g.outputs)) != shape for g in golden):
+        raise ModelRefused("the manifest must hold golden requests, each a whole row with its answer")
     inputs = np.array([g.inputs for g in golden], np.float32)
     expected = np.array([g.outputs for g in golden], np.float64)
-    actual = run_session(session, manifest.input_name, output_names(manifest), inputs)
-    if not np.allclose(actual, expected, rtol=_GOLDEN_RELATIVE, atol=_GOLDEN_ABSOLUTE_SECONDS):
+    actual = run_session(session, manifest.input_name, kind.output_names, inputs)
+    if not np.allclose(actual, expected, rtol=_GOLDEN_RELATIVE, atol=kind.tolerance):
         worst = float(np.nanmax(np.abs(actual - expected), initial=0.0))
-        raise ModelRefused(f"the graph answers golden requests differently, by up to {worst} s")
-    ordered = (actual[:, 0] <= actual[:, 1]) & (actual[:, 1] <= actual[:, 2])
-    if not (np.isfinite(actual).all() and ordered.all()):
-        raise ModelRefused("the graph answers golden requests with bounds that are no interval")
+        raise ModelRefused(f"the graph answers golden requests differently, by up to {worst}")
+    if not kind.is_answer(actual):
+        raise ModelRefused("the graph answers golden requests with what can't be an answer")
 
 
 def _first_line(error: Exception) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from conductor.model.v1.model_manifest_pb2 import ModelManifest
-from conductor_features.request_columns.builds import REQUEST_COLUMNS
 from conductor_features.views import VIEWS
 from conductor_model_store import LoadedModel
+from conductor_server.models.predictors import PREDICTORS
 from conductor_server.models.sessions import ModelRefused, open_session
 from conductor_server.prediction.columns import ColumnPlan, ManifestUnfit
 
@@ -53,13 +53,17 @@ class SharedParts:
         """The plan of a manifest's columns.
 
         Raises:
-            ModelRefused: it asks for features that this release does not have.
+            ModelRefused: this release does not have its predictor, or features that it asks for.
         """
-        key = b"".join(column.SerializeToString(deterministic=True) + b"\0" for column in manifest.inputs)
+        predictor = PREDICTORS.get(manifest.predictor)
+        if predictor is None or not manifest.HasField(predictor.answer):
+            raise ModelRefused(f"no predictor {manifest.predictor!r} here takes such a model")
+        columns = [column.SerializeToString(deterministic=True) for column in manifest.inputs]
+        key = b"\0".join([manifest.predictor.encode(), *columns])
         found = self._plans.get(key)
         if found is None:
             try:
-                found = self._plans[key] = ColumnPlan.of(manifest.inputs, VIEWS, REQUEST_COLUMNS)
+                found = self._plans[key] = ColumnPlan.of(manifest.inputs, VIEWS, predictor.request_columns)
             except ManifestUnfit as error:
                 raise ModelRefused(str(error)) from error
         return found

@@ -11,10 +11,10 @@ from numpy.random import default_rng
 from conductor.model.v1.model_manifest_pb2 import ModelManifest
 from conductor_server.models.sessions import (
     ModelRefused,
+    answer_kind,
     check_golden_requests,
     check_signature,
     open_session,
-    output_names,
     run_session,
 )
 
@@ -39,7 +39,7 @@ def verify(manifest: ModelManifest, graph: bytes) -> None:
     random = default_rng(0)
     shape = (_STRESS_ROWS, len(manifest.inputs))
     rows = random.choice([np.nan, 0.0, 1.0, -1.0, 60.0, 1e6, _LARGE, -_LARGE], size=shape).astype(np.float32)
-    run_session(session, manifest.input_name, output_names(manifest), rows)
+    run_session(session, manifest.input_name, answer_kind(manifest).output_names, rows)
 
 
 def _check_content(graph: bytes) -> None:

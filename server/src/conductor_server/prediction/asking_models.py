@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conductor_rpc import names
-from conductor_rpc.call import Call
+from conductor_rpc.call import Call, Deadline
+from conductor_rpc.exceptions import DeadlineTooShort
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.prediction.answers import Estimate, Method, Origin, Prediction
 from conductor_server.prediction.columns import Question
@@ -28,8 +29,13 @@ class AskingModels:
         self._complained_of: set[str] = set()
 
     async def ask(
-        self, model: QuantileModel, questions: Sequence[Question], inputs: Inputs, calls: Sequence[Call | None]
-    ) -> list[Prediction | None]:
+        self,
+        model: QuantileModel,
+        questions: Sequence[Question],
+        inputs: Inputs,
+        calls: Sequence[Call | None],
+        until: Deadline,
+    ) -> list[Prediction | DeadlineTooShort | None]:
         """The model's answers; None where it can't answer, or says what can't be one.
 
         Args:
@@ -37,8 +43,9 @@ class AskingModels:
             questions: n questions.
             inputs: the input row of each.
             calls: the call of each, which is told of the time that it takes.
+            until: when nobody waits any more; the model is not run after that.
         """
-        answers: list[Prediction | None] = [None] * len(questions)
+        answers: list[Prediction | DeadlineTooShort | None] = [None] * len(questions)
         able: list[int] = np.flatnonzero(inputs.answerable).tolist()
         if not able:
             return answers
@@ -49,11 +56,13 @@ class AskingModels:
         made = variants(model.plan, rows[explained_rows])
         try:
             with self._telemetry.shared_stage(names.MODEL_RUN, each_once(calls)):
-                outputs = await model.run(np.concatenate([rows, made.rows]))
+                outputs = await model.run(np.concatenate([rows, made.rows]), until)
+        except DeadlineTooShort:
+            return [DeadlineTooShort() for _ in questions]
         except ModelFailed as error:
             if len(questions) > 1:  # one's row must not cost the others their answers
                 alone = [
-                    await self.ask(model, [question], inputs.take(at), [call])
+                    await self.ask(model, [question], inputs.take(at), [call], until)
                     for at, (question, call) in enumerate(zip(questions, calls, strict=True))
                 ]
                 return [answer for [answer] in alone]
@@ -74,7 +83,7 @@ class AskingModels:
             )
             for (at, _), of_one in zip(explained, told, strict=True):
                 answer = answers[at]
-                if answer is not None:
+                if isinstance(answer, Prediction):
                     answer.contributions = of_one
         return answers
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from conductor_features.tables import RowTable
 from conductor_rpc import names
-from conductor_rpc.call import Call, Deadline
+from conductor_rpc.call import NO_DEADLINE, Call, Deadline
 from conductor_rpc.exceptions import DeadlineTooShort, NoPrediction
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.prediction.answers import Fallback, Method, Origin, Prediction, Variant
@@ -24,6 +24,8 @@ from conductor_server.prediction.history import HISTORY_VIEWS, recent_history
 from conductor_server.prediction.ports import Comparing, FeatureReader, Models, Route
 
 PREDICTOR = "build-duration"
+MODEL_SECONDS = 0.01
+"""What a read of features leaves of the budget for the model and the answer on its way; of a small one half."""
 
 _Answer = Prediction | NoPrediction | DeadlineTooShort
 
@@ -54,16 +56,19 @@ class BuildDurationPredictor:
         """
         subjects = [Subject.of(one.tenant_id, one.question.build) for one in asked]
         routes = [self._models.route(PREDICTOR, subject.tenant_id, subject[1:]) for subject in subjects]
-        groups: dict[int, list[int]] = {}
-        for at, route in enumerate(routes):
-            groups.setdefault(id(route), []).append(at)
+        now = time.monotonic()
+        groups: dict[tuple[int, Deadline], list[int]] = {}
+        for at, (route, one) in enumerate(zip(routes, asked, strict=True)):
+            # Who is in a hurry goes alone: the others need not do without the features that it can't wait for.
+            groups.setdefault((id(route), self._read_until(one.deadline, now)), []).append(at)
         if len(groups) == 1:
-            return self._counted(await self._along(routes[0], asked, subjects))
+            [(_, read_until)] = groups
+            return self._counted(await self._along(routes[0], asked, subjects, read_until))
         answers: list[_Answer] = [NoPrediction()] * len(asked)
         found = await asyncio.gather(
             *(
-                self._along(routes[group[0]], [asked[at] for at in group], [subjects[at] for at in group])
-                for group in groups.values()
+                self._along(routes[group[0]], [asked[at] for at in group], [subjects[at] for at in group], read_until)
+                for (_, read_until), group in groups.items()
             )
         )
         for group, of_group in zip(groups.values(), found, strict=True):
@@ -71,8 +76,11 @@ class BuildDurationPredictor:
                 answers[at] = answer
         return self._counted(answers)
 
-    async def _along(self, route: Route, asked: Sequence[Asked], subjects: Sequence[Subject]) -> list[_Answer]:
-        table = await self._read(route, asked, subjects)
+    async def _along(
+        self, route: Route, asked: Sequence[Asked], subjects: Sequence[Subject], read_until: Deadline
+    ) -> list[_Answer]:
+        table = await self._read(route, asked, subjects, read_until)
+        nobody_waits = max((one.deadline for one in asked), key=lambda deadline: deadline.time)
         answers: list[Prediction | DeadlineTooShort | None] = [None] * len(asked)
         missing: list[tuple[str, ...]] = [()] * len(asked)
         for rung, (model, gatherer) in enumerate(zip(route.models, route.gatherers, strict=True)):
@@ -87,7 +95,8 @@ class BuildDurationPredictor:
             questions = [one.question for one in asked_now]
             rows = table if len(pending) == len(asked) else table.take(pending)
             inputs = gatherer.gather(questions, rows)
-            by_model = await self._asking.ask(model, questions, inputs, [one.call for one in asked_now])
+            calls = [one.call for one in asked_now]
+            by_model = await self._asking.ask(model, questions, inputs, calls, nobody_waits)
             if rung == 0:
                 for at, used in zip(pending, inputs.used, strict=True):
                     missing[at] = used.missing
@@ -100,12 +109,19 @@ class BuildDurationPredictor:
             for at, answer in enumerate(answers)
         ]
 
-    async def _read(self, route: Route, asked: Sequence[Asked], subjects: Sequence[Subject]) -> RowTable:
+    def _read_until(self, deadline: Deadline, now: float) -> Deadline:
+        """When a read of features is given up: in time for the model. Never where the reader's own limit is first."""
+        in_time = deadline.time - min(MODEL_SECONDS, (deadline.time - now) / 2)
+        return NO_DEADLINE if in_time >= now + self._features.longest_seconds else Deadline(in_time)
+
+    async def _read(
+        self, route: Route, asked: Sequence[Asked], subjects: Sequence[Subject], until: Deadline
+    ) -> RowTable:
         """The feature rows of each question: builds of one branch have the same."""
         lines = {subject: line for line, subject in enumerate(dict.fromkeys(subjects))}
         entities = [[entity(view, subject) for view in route.views] for subject in lines]
         with self._telemetry.shared_stage(names.FEATURES_READ, each_once([one.call for one in asked])):
-            table = await self._features.read(route.layout, entities)
+            table = await self._features.read(route.layout, entities, until)
         return table.take([lines[subject] for subject in subjects])
 
     def _counted(self, answers: list[_Answer]) -> list[_Answer]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from conductor_features.tables import RowTable, TableLayout
 from conductor_features.views import View
+from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_server.prediction.answers import Estimate, Fallback, ModelLabel, Variant
 from conductor_server.prediction.columns import ColumnPlan, Question
 from conductor_server.prediction.gathering import Gatherer
@@ -20,12 +21,20 @@ from conductor_server.prediction.gathering import Gatherer
 class FeatureReader(Protocol):
     """Reads feature rows."""
 
-    async def read(self, layout: TableLayout, entities: Sequence[Sequence[tuple[str, ...]]]) -> RowTable:
+    @property
+    def longest_seconds(self) -> float:
+        """What a read may take."""
+        ...
+
+    async def read(
+        self, layout: TableLayout, entities: Sequence[Sequence[tuple[str, ...]]], until: Deadline = NO_DEADLINE
+    ) -> RowTable:
         """Rows of the layout's views, a line for each request. Never raises for an outage: rows are then missing.
 
         Args:
             layout: the views.
             entities: of each request, an entity for each view.
+            until: when it is given up, if that is before ``longest_seconds`` are over.
         """
         ...
 
@@ -59,7 +68,7 @@ class QuantileModel(Protocol):
         ...
 
     @property
-    def output_names(self) -> tuple[str, str, str]:
+    def output_names(self) -> tuple[str, ...]:
         """Its graph's outputs, in the order of what ``run`` returns."""
         ...
 
@@ -67,14 +76,15 @@ class QuantileModel(Protocol):
         """As ``run``, at once: for a thread beside the event loop. Raises ModelFailed."""
         ...
 
-    async def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Run rows ``[n, columns]``.
+    async def run(self, inputs: NDArray[np.float32], until: Deadline = NO_DEADLINE) -> NDArray[np.float64]:
+        """Run rows ``[n, columns]``. Nothing is begun after ``until``.
 
         Returns:
             Lower bound, median and upper bound in seconds, ``[n, 3]``; unchecked.
 
         Raises:
             ModelFailed: the model can't be run on them.
+            DeadlineTooShort: it could not be run in time.
         """
         ...
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import grpc.aio
+import numpy as np
 
 from conductor.inference.v2 import inference_service_pb2 as messages
 from conductor.inference.v2 import inference_service_pb2_grpc as stubs
@@ -25,7 +26,6 @@ from conductor_server.prediction.ports import ModelFailed
 
 SERVICE_NAME = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"
-_OPEN_METHODS = frozenset({"ServerLive", "ServerReady"})
 _ANY = -1
 _LOG = logging.getLogger(__name__)
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -96,10 +96,11 @@ class InferenceServicer(stubs.GRPCInferenceServiceServicer):
         model = _find(serving, request.model_name, request.model_version)
         positions = requested_outputs(request, model)
         inputs = decode(request, model)
-        current_deadline().require(0)
         try:
             with self._telemetry.stage(names.MODEL_RUN):
-                outputs = await model.run(inputs)
+                outputs = await model.run(inputs, current_deadline())
+            if not np.isfinite(outputs).all():
+                raise ModelFailed("it answered something that is no number")
         except ModelFailed as error:
             self._complain(request.model_name, model, error)
             raise ModelNotRun from error
@@ -145,8 +146,4 @@ def _find(serving: Serving, name: str, version: str) -> TensorModel:
 def inference_service(models: TensorModels, telemetry: Telemetry, is_ready: Callable[[], bool]) -> Service:
     """The service, ready to be served."""
     servicer = InferenceServicer(models, telemetry, is_ready)
-    return Service(
-        SERVICE_NAME,
-        lambda server: stubs.add_GRPCInferenceServiceServicer_to_server(servicer, server),
-        _OPEN_METHODS,
-    )
+    return Service(SERVICE_NAME, lambda server: stubs.add_GRPCInferenceServiceServicer_to_server(servicer, server))

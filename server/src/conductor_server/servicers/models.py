@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import grpc.aio
@@ -12,14 +13,13 @@ from conductor.model.v1 import model_service_pb2_grpc as stubs
 from conductor_model_store import CHAMPION, CHANNELS, InvalidScope, ModelScope, Pointer
 from conductor_rpc.call import current_call
 from conductor_rpc.exceptions import InvalidRequest, ModelAdminRequired, Stopping, Violation
+from conductor_rpc.roles import MODELS_ADMIN
 from conductor_rpc.server import Service
 from conductor_server.models.comparison import Comparison
 from conductor_server.models.control import ModelControl
 from conductor_server.prediction.answers import ModelLabel, Variant
 
 SERVICE_NAME = messages.DESCRIPTOR.services_by_name["ModelService"].full_name
-ADMIN_SCOPE = "models:admin"
-"""What a token's ``scope`` must hold to move global models."""
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -50,7 +50,7 @@ class ModelServicer(stubs.ModelServiceServicer):
         """One model."""
         scope = _scope(request)
         channels, versions, history = await self._control.model(scope)
-        response = messages.GetModelResponse(channels=map(_channel, channels), history=map(_channel, history))
+        response = messages.GetModelResponse(channels=map(_channel, channels), history=_moves(history))
         for stored in versions:
             response.versions.add(version=stored.version).store_time.FromDatetime(stored.stored_time)
         told = {(pointer.version, pointer.channel) for pointer in history if pointer.version}
@@ -64,21 +64,26 @@ class ModelServicer(stubs.ModelServiceServicer):
     ) -> messages.PromoteModelResponse:
         """Point a channel at a version."""
         scope = _scope(request, moves=True)
-        pointer = await self._control.promote(scope, request.version, request.channel or CHAMPION, request.weight)
+        channel, detail = request.channel or CHAMPION, request.detail
+        pointer = await self._control.promote(
+            scope, request.version, channel, request.weight, actor=_actor(), detail=detail
+        )
         return messages.PromoteModelResponse(channel=_channel(pointer))
 
     async def RollbackModel(  # noqa: N802 - the contract's name
         self, request: messages.RollbackModelRequest, context: _Context
     ) -> messages.RollbackModelResponse:
         """Point a channel at what it pointed at before."""
-        pointer = await self._control.rollback(_scope(request, moves=True), request.channel or CHAMPION)
+        scope, channel = _scope(request, moves=True), request.channel or CHAMPION
+        pointer = await self._control.rollback(scope, channel, actor=_actor(), detail=request.detail)
         return messages.RollbackModelResponse(channel=_channel(pointer))
 
     async def WithdrawModel(  # noqa: N802 - the contract's name
         self, request: messages.WithdrawModelRequest, context: _Context
     ) -> messages.WithdrawModelResponse:
         """Let a channel point nowhere."""
-        pointer = await self._control.withdraw(_scope(request, moves=True), request.channel, request.detail)
+        scope, channel = _scope(request, moves=True), request.channel
+        pointer = await self._control.withdraw(scope, channel, actor=_actor(), detail=request.detail)
         return messages.WithdrawModelResponse(channel=_channel(pointer))
 
     async def WatchModels(  # noqa: N802 - the contract's name
@@ -117,12 +122,27 @@ def _scope(request: _OfModel, *, moves: bool = False) -> ModelScope:
     """
     call = current_call()
     identity = call.identity if call is not None else None
-    if request.global_model and moves and identity is not None and ADMIN_SCOPE not in identity.scopes:
+    if request.global_model and moves and identity is not None and MODELS_ADMIN not in identity.scopes:
         raise ModelAdminRequired
     try:
         return ModelScope(request.predictor, "" if request.global_model else request.tenant_id)
     except InvalidScope as error:
         raise InvalidRequest([Violation("predictor", str(error))]) from error
+
+
+def _actor() -> str:
+    """Who asks, as the token says."""
+    call = current_call()
+    return call.identity.subject if call is not None and call.identity is not None else ""
+
+
+def _moves(history: Sequence[Pointer]) -> Iterator[messages.ModelChannel]:
+    """``history``: newest first of each channel."""
+    for pointer, before in zip_longest(history, history[1:]):
+        move = _channel(pointer)
+        if before is not None and before.channel == pointer.channel:
+            move.previous_version = before.version
+        yield move
 
 
 def _channel(pointer: Pointer) -> messages.ModelChannel:
@@ -135,6 +155,8 @@ def _channel(pointer: Pointer) -> messages.ModelChannel:
         weight=pointer.weight,
         reason=pointer.reason,
         detail=pointer.detail,
+        actor=pointer.actor,
+        key_ids=[key_id for key_id, _ in pointer.signatures],
     )
     channel.move_time.FromDatetime(pointer.published_time)
     return channel

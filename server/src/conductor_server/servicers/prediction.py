@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc.aio
@@ -16,6 +16,7 @@ from conductor_rpc.exceptions import ConductorError, TenantMismatch
 from conductor_rpc.items import ItemStreams
 from conductor_rpc.server import Service
 from conductor_rpc.telemetry import Telemetry
+from conductor_rpc.work import Criticality, Work
 from conductor_server.prediction.answers import Fallback, Prediction
 from conductor_server.prediction.build_duration import Asked, BuildDurationPredictor
 from conductor_server.prediction.coalescing import Coalescer
@@ -23,8 +24,14 @@ from conductor_server.prediction.columns import Question
 from conductor_server.servicers.translation import fill, to_question, to_response
 
 SERVICE_NAME = DESCRIPTOR.services_by_name["PredictionService"].full_name
+_PART = 256
+"""Items of a batch that are answered together: between parts others have their turn, and a late batch is cancelled."""
 _UNARY = f"/{SERVICE_NAME}/PredictBuildDuration"
 _Context = grpc.aio.ServicerContext[Any, Any]
+_WORK = {
+    "PredictBuildDuration": Work(alike=True),
+    "BatchPredictBuildDurations": Work(Criticality.BATCH, question_count=lambda request: len(request.requests)),
+}
 
 
 class PredictionServicer(stubs.PredictionServiceServicer):
@@ -56,12 +63,21 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         self, request: messages.BatchPredictBuildDurationsRequest, context: _Context
     ) -> messages.BatchPredictBuildDurationsResponse:
         """Predict how long each of many builds will take; items fail one by one."""
-        items = [_item(request.tenant_id, item) for item in request.requests]
-        questions = [item for item in items if isinstance(item, Question)]
-        deadline, call = current_deadline(), current_call()
-        asked = [Asked(request.tenant_id, question, deadline, call) for question in questions]
-        answers = iter(await self._build_duration.predict(asked) if asked else [])
         response = messages.BatchPredictBuildDurationsResponse()
+        for first in range(0, len(request.requests), _PART):
+            await self._answer_part(request.tenant_id, request.requests[first : first + _PART], response)
+        return response
+
+    async def _answer_part(
+        self,
+        tenant_id: str,
+        requests: Sequence[messages.PredictBuildDurationRequest],
+        response: messages.BatchPredictBuildDurationsResponse,
+    ) -> None:
+        items = [_item(tenant_id, item) for item in requests]
+        deadline, call = current_deadline(), current_call()
+        asked = [Asked(tenant_id, item, deadline, call) for item in items if isinstance(item, Question)]
+        answers = iter(await self._build_duration.predict(asked) if asked else [])
         for item in items:
             answer = next(answers) if isinstance(item, Question) else item
             result = response.results.add()
@@ -69,7 +85,6 @@ class PredictionServicer(stubs.PredictionServiceServicer):
                 fill(result.response, answer)
             else:
                 result.error.CopyFrom(errors.to_status(answer))
-        return response
 
     async def StreamBuildDurationPredictions(  # type: ignore[override]  # noqa: N802 - it writes to the context itself
         self, requests: AsyncIterator[messages.StreamBuildDurationPredictionsRequest], context: _Context
@@ -118,4 +133,6 @@ def prediction_service(
 ) -> Service:
     """The service, ready to be served."""
     servicer = PredictionServicer(build_duration, telemetry, item_streams)
-    return Service(SERVICE_NAME, lambda server: stubs.add_PredictionServiceServicer_to_server(servicer, server))
+    return Service(
+        SERVICE_NAME, lambda server: stubs.add_PredictionServiceServicer_to_server(servicer, server), work=_WORK
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conductor_client.output import FAILED, USAGE, OutputFormat, OutputOption, fail, print_record
+from conductor_client.redaction import redacted
 from conductor_warehouse.cli.common import (
     DatabaseOption,
     TenantOption,
@@ -120,7 +121,7 @@ def tail(
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        typer.echo(f"Carrying feature rows to {settings.redis_url}. Stop with Ctrl-C or SIGTERM.")
+        typer.echo(f"Carrying feature rows to {redacted(settings.redis_url)}. Stop with Ctrl-C or SIGTERM.")
         writer.run(stop)
         return
     with database_errors():
@@ -142,7 +143,16 @@ def serve(
     jwks: Annotated[str | None, typer.Option(help="Keys of the tokens: a JWKS file or https:// address")] = None,
     issuer: Annotated[str | None, typer.Option(help="Issuer that tokens must come from")] = None,
     audience: Annotated[str | None, typer.Option(help="Audience of the tokens (default conductor)")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="No TLS, no tokens: on your own machine only")] = False,
+    api_keys: Annotated[Path | None, typer.Option(help="File of API keys, see `conductor keys`")] = None,
+    certificate_identities: Annotated[
+        Path | None, typer.Option(help="TOML file: whom a client's certificate stands for; needs --tls-client-ca")
+    ] = None,
+    audit_file: Annotated[
+        Path | None, typer.Option(help="File that administrative calls are noted in (default: standard error)")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="No TLS, no credentials: on your own machine only")
+    ] = False,
     grace: Annotated[
         float | None, typer.Option(help="Seconds to go on serving after SIGTERM, as NOT_SERVING (default 1)")
     ] = None,
@@ -150,8 +160,8 @@ def serve(
 ) -> None:
     """Take events in by gRPC (EventService) until SIGTERM or Ctrl-C.
 
-    Each option may come from the environment or from conductor.toml instead. Without TLS and JWKS it refuses to
-    start, unless --insecure is said.
+    Each option may come from the environment or from conductor.toml instead. Without TLS and credentials
+    (JWKS, API keys or client certificates) it refuses to start, unless --insecure is said.
 
     \b
     Examples:
@@ -176,6 +186,9 @@ def serve(
             jwks=jwks,
             issuer=issuer,
             audience=audience,
+            api_keys_file=api_keys,
+            certificate_identities_file=certificate_identities,
+            audit_file=audit_file,
             insecure=insecure or None,
             grace_seconds=grace,
         )
@@ -208,8 +221,7 @@ async def _serve(
         if output is OutputFormat.JSON:
             typer.echo(json.dumps({"address": address, "insecure": settings.insecure}))
         else:
-            security = "insecure: no TLS, no tokens" if settings.insecure else f"TLS, tokens by {settings.issuer}"
-            typer.echo(f"Taking events on {address} ({security}). Stop with Ctrl-C or SIGTERM.")
+            typer.echo(f"Taking events on {address} ({settings.describe_security()}). Stop with Ctrl-C or SIGTERM.")
         await serve_until_signal(server)
 
 

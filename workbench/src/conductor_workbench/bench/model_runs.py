@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from conductor_model_store import LoadedModel
-from conductor_server.models.sessions import open_session, output_names, run_session
+from conductor_server.models.sessions import answer_kind, open_session, run_session
 from conductor_workbench.bench.figures import Figures, repeat, spread
 
 ROW_COUNTS = (1, 32, 256, 2000)
@@ -23,7 +23,7 @@ def measure_model_runs(model: LoadedModel, seconds: float) -> Figures:
         "manifest_bytes": manifest.ByteSize(),
         "columns": len(manifest.inputs),
     }
-    outputs = output_names(manifest)
+    outputs = answer_kind(manifest).output_names
     for count in ROW_COUNTS:
         rows = np.resize(golden, (count, golden.shape[1]))
         samples = repeat(

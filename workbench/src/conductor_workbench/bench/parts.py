@@ -14,6 +14,8 @@ class Part(StrEnum):
     """Measured only when asked for: it takes as long as its events do."""
     STAGES = "stages"
     """A batch's processor time by stage. Measured only when asked for."""
+    OVERLOAD = "overload"
+    """More calls than the server can take, and a tenant that asks for more than its share. Only when asked for."""
     ENDURANCE = "endurance"
     """Memory over a million requests. Measured only when asked for."""
 

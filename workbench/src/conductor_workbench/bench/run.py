@@ -22,6 +22,7 @@ from conductor_workbench.bench.ingestion import BUILD_EVENTS, measure_ingestion
 from conductor_workbench.bench.machine import busy_cores, load_average, machine
 from conductor_workbench.bench.many_models import measure_many_models
 from conductor_workbench.bench.model_runs import measure_model_runs
+from conductor_workbench.bench.overload import measure_overload
 from conductor_workbench.bench.parts import USUAL, Part
 from conductor_workbench.bench.predictions import PredictionMeasurements
 from conductor_workbench.bench.scene import Scene, prepared_scene
@@ -68,6 +69,9 @@ def run_bench(
         if Part.MODELS in parts:
             with prepared_scene(directory, display.say) as scene:
                 figures["models"] = measure_many_models(scene, display.say)
+        if Part.OVERLOAD in parts:
+            with prepared_scene(directory, display.say) as scene:
+                figures["overload"] = measure_overload(scene, seconds, display.say)
         if Part.STAGES in parts:
             with prepared_scene(directory, display.say) as scene:
                 figures["stages"] = measure_stages(scene, seconds)

@@ -20,7 +20,7 @@ from conductor_features.reader import OnlineReader
 from conductor_features.tables import RowTable, TableLayout
 from conductor_model_store import CHAMPION
 from conductor_rpc import rules
-from conductor_rpc.call import NO_DEADLINE
+from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_rpc.telemetry import OFF
 from conductor_server.features.online import OnlineFeatures
 from conductor_server.models.registry import Registry
@@ -127,9 +127,15 @@ class _TimedFeatures:
     def __init__(self, features: OnlineFeatures, clock: _Clock) -> None:
         self._features, self._clock = features, clock
 
-    async def read(self, layout: TableLayout, entities: Sequence[Sequence[tuple[str, ...]]]) -> RowTable:
+    @property
+    def longest_seconds(self) -> float:
+        return self._features.longest_seconds
+
+    async def read(
+        self, layout: TableLayout, entities: Sequence[Sequence[tuple[str, ...]]], until: Deadline = NO_DEADLINE
+    ) -> RowTable:
         with self._clock.stage(READ):
-            return await self._features.read(layout, entities)
+            return await self._features.read(layout, entities, until)
 
 
 class _TimedModel:
@@ -139,6 +145,6 @@ class _TimedModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    async def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    async def run(self, inputs: NDArray[np.float32], until: Deadline = NO_DEADLINE) -> NDArray[np.float64]:
         with self._clock.stage(RUN):
-            return await self._model.run(inputs)
+            return await self._model.run(inputs, until)

@@ -11,11 +11,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self, cast
 
 import grpc
@@ -24,14 +23,23 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from conductor_model_store import ModelStore
 from conductor_model_store.settings import ModelStoreSettings
-from conductor_model_store.signing import sign_all
+from conductor_model_store.signing import sign_all, sign_channels
+from conductor_model_store.verification import Finding
 from conductor_workbench.embedded import child
 from conductor_workbench.embedded.postgres import EmbeddedPostgres
 from conductor_workbench.embedded.redis import EmbeddedRedis, free_port
+from conductor_workbench.embedded.startable import Startable
 from conductor_workbench.embedded.supervisor import Part, Supervisor
 from conductor_workbench.keys import AUDIENCE, ISSUER, EmbeddedKeys
 
 DATABASE = "conductor"
+_OF_A_NAMED_STORE = {
+    "model_store",
+    "model_signing_key",
+    "model_trusted_keys",
+    "model_operator_key",
+    "model_trusted_operator_keys",
+}
 _MAIN = "from conductor_client.command import main; main()"
 
 Progress = Callable[[str], None]
@@ -50,6 +58,10 @@ class PlatformSettings:
     """Signs models; None makes a key."""
     model_trusted_keys: tuple[Path, ...] = ()
     """Keys that the server trusts; none: the one that was made."""
+    model_operator_key: Path | None = None
+    """Signs moves of channels, the server's too; None: the key that signs models does."""
+    model_trusted_operator_keys: tuple[Path, ...] = ()
+    """Keys that the server trusts to move channels; none: those of models."""
     prediction_port: int = 0
     """Port of the prediction server; 0 takes a free one."""
     events_port: int = 0
@@ -76,11 +88,11 @@ class PlatformSettings:
         }
         if os.environ.get("CONDUCTOR_MODEL_STORE"):
             models = ModelStoreSettings()
-            found |= models.model_dump(include={"model_store", "model_signing_key", "model_trusted_keys"})
+            found |= models.model_dump(include=_OF_A_NAMED_STORE)
         return cls(**(found | overrides))  # type: ignore[arg-type]
 
 
-class Platform:
+class Platform(Startable):
     """Starts everything in order, and stops it in reverse.
 
     ::
@@ -103,6 +115,7 @@ class Platform:
         self.model_store = settings.model_store or str(self.directory / "models")
         self.model_signing_key = settings.model_signing_key or self.keys.model_signing_key
         self.model_trusted_keys = settings.model_trusted_keys or (self.keys.model_trusted_key,)
+        self.model_operator_key = settings.model_operator_key or self.model_signing_key
         self.prediction_target = f"127.0.0.1:{settings.prediction_port or free_port()}"
         self.events_target = f"127.0.0.1:{settings.events_port or free_port()}"
         self.admin_http_port = _port(settings.admin_http_port)
@@ -130,6 +143,11 @@ class Platform:
                 "CONDUCTOR_MODEL_STORE": self.model_store,
                 "CONDUCTOR_MODEL_SIGNING_KEY": str(self.model_signing_key),
                 "CONDUCTOR_MODEL_TRUSTED_KEYS": os.pathsep.join(map(str, self.model_trusted_keys)),
+                "CONDUCTOR_MODEL_OPERATOR_KEY": str(self.model_operator_key),
+                "CONDUCTOR_MODEL_TRUSTED_OPERATOR_KEYS": os.pathsep.join(
+                    map(str, self.settings.model_trusted_operator_keys)
+                ),
+                "CONDUCTOR_MODEL_POINTER_MEMORY": str(self.directory / "model-moves.sqlite"),
             }
         )
 
@@ -139,6 +157,8 @@ class Platform:
             model_store=self.model_store,
             model_signing_key=self.model_signing_key,
             model_trusted_keys=self.model_trusted_keys,
+            model_operator_key=self.model_operator_key,
+            model_trusted_operator_keys=self.settings.model_trusted_operator_keys,
         )
         return settings.open()
 
@@ -184,9 +204,19 @@ class Platform:
     def _make_keys(self) -> None:
         if not self.settings.insecure:
             self.keys.ensure()
-        if self.keys.ensure_model_keys() and not self.settings.model_store:
-            for finding in sign_all(self.open_models()):  # what is there from before there were signatures
-                self._progress(f"{'Not signed' if finding.problem else 'Signed'}: {finding.subject}")
+        made = self.keys.ensure_model_keys()
+        if self.settings.model_store:
+            return
+        # What is there from before there were signatures: once, as what comes later without them is not ours.
+        if made:
+            self._tell(sign_all(self.open_models()))
+        if not self.keys.channels_signed.exists():
+            self._tell(sign_channels(self.open_models()))
+            self.keys.channels_signed.touch(mode=0o600)
+
+    def _tell(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            self._progress(f"{'Not signed' if finding.problem else 'Signed'}: {finding.subject}")
 
     def _parts(self) -> Iterator[tuple[str, Part]]:
         for service_name, service in (("PostgreSQL", self.postgres), ("Redis", self.redis)):
@@ -282,14 +312,6 @@ class Platform:
             except grpc.RpcError:
                 return False
         return bool(answer.status == HealthCheckResponse.SERVING)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _port(asked: int | None) -> int | None:

@@ -11,12 +11,12 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import psycopg
 
 from conductor_workbench.embedded import child
+from conductor_workbench.embedded.startable import Startable
 from conductor_workbench.embedded.wheels import wheel_folder
 
 _SUPERUSER = "conductor"
@@ -33,7 +33,7 @@ def find_postgres_binaries() -> Path:
     return wheel_folder("pgserver") / "pginstall" / "bin"
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(Startable):
     """PostgreSQL on a private Unix socket, its data under ``directory``.
 
     PostgreSQL refuses to run as root. Started by root it runs as ``nobody``, and where ``nobody`` can't reach
@@ -165,14 +165,6 @@ class EmbeddedPostgres:
         except psycopg.OperationalError:
             return False
         return True
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _has_timescale(binaries: Path) -> bool:

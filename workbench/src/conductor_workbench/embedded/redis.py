@@ -9,12 +9,12 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import redis
 
 from conductor_workbench.embedded import child
+from conductor_workbench.embedded.startable import Startable
 from conductor_workbench.embedded.wheels import wheel_folder
 
 
@@ -33,7 +33,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class EmbeddedRedis:
+class EmbeddedRedis(Startable):
     """Redis on a private Unix socket, or with ``tcp`` on a free port of the loopback interface.
 
     It holds only what can be rebuilt from the feature log, so it writes nothing to disk.
@@ -106,11 +106,3 @@ class EmbeddedRedis:
                 return bool(client.ping())
         except redis.RedisError:
             return False
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

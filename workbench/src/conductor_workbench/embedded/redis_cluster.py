@@ -7,12 +7,12 @@ import secrets
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import redis
 
 from conductor_workbench.embedded.redis import EmbeddedRedis
+from conductor_workbench.embedded.startable import Startable
 
 _SLOTS = 16_384
 _BUS_OFFSET = 10_000
@@ -23,7 +23,7 @@ _NODE_TIMEOUT_MS = 1_000
 _TIMEOUT_SECONDS = 30.0
 
 
-class EmbeddedRedisCluster:
+class EmbeddedRedisCluster(Startable):
     """Primaries without replicas on the loopback interface, which share the slots evenly.
 
     A node that is killed and started again keeps its slots and comes back empty.
@@ -82,14 +82,6 @@ class EmbeddedRedisCluster:
             return False
         # A node may say ok before the others have heard of it.
         return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(len(self.nodes))
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _free_port() -> int:

@@ -29,7 +29,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT: a batch holds more items than it may. Metadata: limit."""
     ERROR_REASON_CREDENTIALS_INVALID: _ErrorReason.ValueType  # 3
-    """UNAUTHENTICATED: no token, or one that does not hold. Never says which part did not hold."""
+    """UNAUTHENTICATED: no credentials, or ones that do not hold. Never says which part did not hold."""
     ERROR_REASON_TENANT_MISMATCH: _ErrorReason.ValueType  # 4
     """PERMISSION_DENIED: the request names another tenant than the credentials; the same for every tenant, known or not."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 5
@@ -57,7 +57,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MODEL_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 16
     """UNAVAILABLE: the model store does not answer, or can't be written to."""
     ERROR_REASON_MODEL_ADMIN_REQUIRED: _ErrorReason.ValueType  # 17
-    """PERMISSION_DENIED: moving a global model takes a token with the scope "models:admin"."""
+    """PERMISSION_DENIED: moving a global model takes credentials with the scope "models:admin"."""
+    ERROR_REASON_ROLE_REQUIRED: _ErrorReason.ValueType  # 18
+    """PERMISSION_DENIED: the credentials lack the method's role. Metadata: roles, any one of which would do."""
+    ERROR_REASON_AUDIT_UNAVAILABLE: _ErrorReason.ValueType  # 19
+    """UNAVAILABLE: the audit log can't be written, so administrative calls are refused. Metadata: carried_out, "true" where
+    only the outcome could not be written.
+    """
+    ERROR_REASON_MODEL_AUTHORITY_MISSING: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION: the server has no key that is trusted to move channels; whoever has one does, on the store."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 21
+    """RESOURCE_EXHAUSTED: the tenant asks more questions a second than it may. Metadata: limit, a second."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of an error, sent as `reason` (without the prefix) in the google.rpc.ErrorInfo of its status, with
@@ -71,7 +81,7 @@ ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 1
 ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT: a batch holds more items than it may. Metadata: limit."""
 ERROR_REASON_CREDENTIALS_INVALID: ErrorReason.ValueType  # 3
-"""UNAUTHENTICATED: no token, or one that does not hold. Never says which part did not hold."""
+"""UNAUTHENTICATED: no credentials, or ones that do not hold. Never says which part did not hold."""
 ERROR_REASON_TENANT_MISMATCH: ErrorReason.ValueType  # 4
 """PERMISSION_DENIED: the request names another tenant than the credentials; the same for every tenant, known or not."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 5
@@ -99,5 +109,15 @@ ERROR_REASON_MODEL_DAMAGED: ErrorReason.ValueType  # 15
 ERROR_REASON_MODEL_STORE_UNAVAILABLE: ErrorReason.ValueType  # 16
 """UNAVAILABLE: the model store does not answer, or can't be written to."""
 ERROR_REASON_MODEL_ADMIN_REQUIRED: ErrorReason.ValueType  # 17
-"""PERMISSION_DENIED: moving a global model takes a token with the scope "models:admin"."""
+"""PERMISSION_DENIED: moving a global model takes credentials with the scope "models:admin"."""
+ERROR_REASON_ROLE_REQUIRED: ErrorReason.ValueType  # 18
+"""PERMISSION_DENIED: the credentials lack the method's role. Metadata: roles, any one of which would do."""
+ERROR_REASON_AUDIT_UNAVAILABLE: ErrorReason.ValueType  # 19
+"""UNAVAILABLE: the audit log can't be written, so administrative calls are refused. Metadata: carried_out, "true" where
+only the outcome could not be written.
+"""
+ERROR_REASON_MODEL_AUTHORITY_MISSING: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION: the server has no key that is trusted to move channels; whoever has one does, on the store."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 21
+"""RESOURCE_EXHAUSTED: the tenant asks more questions a second than it may. Metadata: limit, a second."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

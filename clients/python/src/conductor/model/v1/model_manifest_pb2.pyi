@@ -39,6 +39,9 @@ class ModelManifest(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     GOLDEN_REQUESTS_FIELD_NUMBER: _builtins.int
     EXPORT_DIFFERENCE_SECONDS_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    PROBABILITY_CALIBRATION_FIELD_NUMBER: _builtins.int
+    EXPORT_DIFFERENCE_PROBABILITY_FIELD_NUMBER: _builtins.int
     predictor: _builtins.str
     """What the model predicts, for example "build-duration"."""
     tenant_id: _builtins.str
@@ -48,7 +51,9 @@ class ModelManifest(_message.Message):
     input_name: _builtins.str
     """Name of the graph's input tensor."""
     export_difference_seconds: _builtins.float
-    """Largest difference between graph and estimator over the backtest, in seconds."""
+    """Largest difference between graph and estimator over the backtest, in seconds. Of quantiles only."""
+    export_difference_probability: _builtins.float
+    """Largest difference between graph and estimator over the backtest. Of a probability only."""
     @_builtins.property
     def graph(self) -> Global___Blob:
         """The graph."""
@@ -59,11 +64,11 @@ class ModelManifest(_message.Message):
 
     @_builtins.property
     def outputs(self) -> Global___QuantileOutputs:
-        """The graph's outputs."""
+        """The graph's outputs where it answers with quantiles of a duration; else absent."""
 
     @_builtins.property
     def calibration(self) -> Global___IntervalCalibration:
-        """What the interval claims, and on what ground."""
+        """What the interval claims, and on what ground. Of quantiles only."""
 
     @_builtins.property
     def fallback(self) -> Global___FallbackStatistics:
@@ -81,6 +86,14 @@ class ModelManifest(_message.Message):
     def golden_requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___GoldenRequest]:
         """Requests that the server runs before the model serves."""
 
+    @_builtins.property
+    def probability(self) -> Global___ProbabilityOutput:
+        """The graph's output where it answers with a probability; else absent. A predictor takes models of one kind."""
+
+    @_builtins.property
+    def probability_calibration(self) -> Global___ProbabilityCalibration:
+        """How far its probabilities are to be believed, and on what ground. Of a probability only."""
+
     def __init__(
         self,
         *,
@@ -97,10 +110,13 @@ class ModelManifest(_message.Message):
         candidates: _abc.Iterable[Global___CandidateMetrics] | None = ...,
         golden_requests: _abc.Iterable[Global___GoldenRequest] | None = ...,
         export_difference_seconds: _builtins.float = ...,
+        probability: Global___ProbabilityOutput | None = ...,
+        probability_calibration: Global___ProbabilityCalibration | None = ...,
+        export_difference_probability: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "fallback", b"fallback", "graph", b"graph", "outputs", b"outputs", "training_data", b"training_data"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "fallback", b"fallback", "graph", b"graph", "outputs", b"outputs", "probability", b"probability", "probability_calibration", b"probability_calibration", "training_data", b"training_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "calibration", b"calibration", "candidates", b"candidates", "export_difference_seconds", b"export_difference_seconds", "fallback", b"fallback", "golden_requests", b"golden_requests", "graph", b"graph", "input_name", b"input_name", "inputs", b"inputs", "outputs", b"outputs", "predictor", b"predictor", "tenant_id", b"tenant_id", "training_data", b"training_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "calibration", b"calibration", "candidates", b"candidates", "export_difference_probability", b"export_difference_probability", "export_difference_seconds", b"export_difference_seconds", "fallback", b"fallback", "golden_requests", b"golden_requests", "graph", b"graph", "input_name", b"input_name", "inputs", b"inputs", "outputs", b"outputs", "predictor", b"predictor", "probability", b"probability", "probability_calibration", b"probability_calibration", "tenant_id", b"tenant_id", "training_data", b"training_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,6 +278,64 @@ class QuantileOutputs(_message.Message):
 Global___QuantileOutputs: _TypeAlias = QuantileOutputs  # noqa: Y015
 
 @_typing.final
+class ProbabilityOutput(_message.Message):
+    """Name of the graph's output of a probability, a float32 tensor [rows], from 0 to 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    probability: _builtins.str
+    """The probability."""
+    def __init__(
+        self,
+        *,
+        probability: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["probability", b"probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbabilityOutput: _TypeAlias = ProbabilityOutput  # noqa: Y015
+
+@_typing.final
+class ProbabilityCalibration(_message.Message):
+    """How far probabilities are to be believed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    BASE_RATE_FIELD_NUMBER: _builtins.int
+    MEASURED_ERROR_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Method, for example "isotonic"."""
+    row_count: _builtins.int
+    """Rows that it was calibrated on."""
+    base_rate: _builtins.float
+    """Share of those rows in which what is predicted happened."""
+    measured_error: _builtins.float
+    """Expected calibration error on the part of the backtest that the calibration had not seen: the mean difference of
+    probability and share over bins of equal size.
+    """
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        row_count: _builtins.int = ...,
+        base_rate: _builtins.float = ...,
+        measured_error: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_rate", b"base_rate", "measured_error", b"measured_error", "method", b"method", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbabilityCalibration: _TypeAlias = ProbabilityCalibration  # noqa: Y015
+
+@_typing.final
 class IntervalCalibration(_message.Message):
     """What the interval claims."""
 
@@ -297,12 +371,13 @@ Global___IntervalCalibration: _TypeAlias = IntervalCalibration  # noqa: Y015
 
 @_typing.final
 class FallbackStatistics(_message.Message):
-    """Statistics of durations, to answer with when the graph can't be run."""
+    """Statistics to answer with when the graph can't be run: of durations, or of what a probability is of."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINES_FIELD_NUMBER: _builtins.int
     OVERALL_FIELD_NUMBER: _builtins.int
+    OVERALL_RATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pipelines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineStatistics]:
         """By pipeline."""
@@ -311,19 +386,50 @@ class FallbackStatistics(_message.Message):
     def overall(self) -> Global___DurationStatistics:
         """Over everything."""
 
+    @_builtins.property
+    def overall_rate(self) -> Global___RateStatistics:
+        """Over everything."""
+
     def __init__(
         self,
         *,
         pipelines: _abc.Iterable[Global___PipelineStatistics] | None = ...,
         overall: Global___DurationStatistics | None = ...,
+        overall_rate: Global___RateStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["overall", b"overall"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["overall", b"overall", "overall_rate", b"overall_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["overall", b"overall", "pipelines", b"pipelines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overall", b"overall", "overall_rate", b"overall_rate", "pipelines", b"pipelines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FallbackStatistics: _TypeAlias = FallbackStatistics  # noqa: Y015
+
+@_typing.final
+class RateStatistics(_message.Message):
+    """How often something happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATE_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    rate: _builtins.float
+    """Share of the rows, from 0 to 1."""
+    row_count: _builtins.int
+    """Rows that it is of."""
+    def __init__(
+        self,
+        *,
+        rate: _builtins.float = ...,
+        row_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateStatistics: _TypeAlias = RateStatistics  # noqa: Y015
 
 @_typing.final
 class PipelineStatistics(_message.Message):
@@ -457,6 +563,8 @@ class CandidateMetrics(_message.Message):
     MAE_SECONDS_FIELD_NUMBER: _builtins.int
     MAPE_FIELD_NUMBER: _builtins.int
     COVERAGE_FIELD_NUMBER: _builtins.int
+    LOG_LOSS_FIELD_NUMBER: _builtins.int
+    NAPFD_FIELD_NUMBER: _builtins.int
     candidate: _builtins.str
     """The candidate, for example "xgboost-quantile", "last", "mean7", "median7"."""
     chosen: _builtins.bool
@@ -469,6 +577,10 @@ class CandidateMetrics(_message.Message):
     """Mean absolute percentage error: 0.1 is 10 %."""
     coverage: _builtins.float
     """Share within its interval; absent for a rule without one."""
+    log_loss: _builtins.float
+    """Mean negative log-likelihood of its probabilities, in nats; absent where there are none."""
+    napfd: _builtins.float
+    """Mean normalised average percentage of faults detected of the orders that it gives; absent where it gives none."""
     def __init__(
         self,
         *,
@@ -478,14 +590,25 @@ class CandidateMetrics(_message.Message):
         mae_seconds: _builtins.float = ...,
         mape: _builtins.float = ...,
         coverage: _builtins.float | None = ...,
+        log_loss: _builtins.float | None = ...,
+        napfd: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "coverage", b"coverage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "_log_loss", b"_log_loss", "_napfd", b"_napfd", "coverage", b"coverage", "log_loss", b"log_loss", "napfd", b"napfd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "candidate", b"candidate", "chosen", b"chosen", "coverage", b"coverage", "mae_seconds", b"mae_seconds", "mape", b"mape", "row_count", b"row_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "_log_loss", b"_log_loss", "_napfd", b"_napfd", "candidate", b"candidate", "chosen", b"chosen", "coverage", b"coverage", "log_loss", b"log_loss", "mae_seconds", b"mae_seconds", "mape", b"mape", "napfd", b"napfd", "row_count", b"row_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__coverage: _TypeAlias = _typing.Literal["coverage"]  # noqa: Y015
     _WhichOneofArgType__coverage: _TypeAlias = _typing.Literal["_coverage", b"_coverage"]  # noqa: Y015
+    _WhichOneofReturnType__log_loss: _TypeAlias = _typing.Literal["log_loss"]  # noqa: Y015
+    _WhichOneofArgType__log_loss: _TypeAlias = _typing.Literal["_log_loss", b"_log_loss"]  # noqa: Y015
+    _WhichOneofReturnType__napfd: _TypeAlias = _typing.Literal["napfd"]  # noqa: Y015
+    _WhichOneofArgType__napfd: _TypeAlias = _typing.Literal["_napfd", b"_napfd"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__coverage) -> _WhichOneofReturnType__coverage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__log_loss) -> _WhichOneofReturnType__log_loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__napfd) -> _WhichOneofReturnType__napfd | None: ...
 
 Global___CandidateMetrics: _TypeAlias = CandidateMetrics  # noqa: Y015
 
@@ -503,7 +626,7 @@ class GoldenRequest(_message.Message):
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Lower bound, median and upper bound in seconds."""
+        """Lower bound, median and upper bound in seconds; or the probability alone."""
 
     def __init__(
         self,

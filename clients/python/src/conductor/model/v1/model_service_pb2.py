@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&conductor/model/v1/model_service.proto\x12\x12\x63onductor.model.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x02\n\x0cModelChannel\x12\x1d\n\nmodel_name\x18\x01 \x01(\tR\tmodelName\x12\x18\n\x07\x63hannel\x18\x02 \x01(\tR\x07\x63hannel\x12\x1e\n\ngeneration\x18\x03 \x01(\x03R\ngeneration\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\'\n\x0fmanifest_digest\x18\x05 \x01(\tR\x0emanifestDigest\x12\x16\n\x06weight\x18\x06 \x01(\x01R\x06weight\x12\x37\n\tmove_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08moveTime\x12\x16\n\x06reason\x18\x08 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\t \x01(\tR\x06\x64\x65tail\"c\n\x0cModelVersion\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x39\n\nstore_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstoreTime\"\xd4\x02\n\x11VariantStatistics\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x18\n\x07\x63hannel\x18\x02 \x01(\tR\x07\x63hannel\x12%\n\x0e\x63ompared_count\x18\x03 \x01(\x03R\rcomparedCount\x12#\n\rfailure_count\x18\x04 \x01(\x03R\x0c\x66\x61ilureCount\x12#\n\rdropped_count\x18\x05 \x01(\x03R\x0c\x64roppedCount\x12\'\n\x0fmean_difference\x18\x06 \x01(\x01R\x0emeanDifference\x12%\n\x0ep50_difference\x18\x07 \x01(\x01R\rp50Difference\x12%\n\x0ep95_difference\x18\x08 \x01(\x01R\rp95Difference\x12#\n\rlatency_ratio\x18\t \x01(\x01R\x0clatencyRatio\"N\n\x11ListModelsRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\"R\n\x12ListModelsResponse\x12<\n\x08\x63hannels\x18\x01 \x03(\x0b\x32 .conductor.model.v1.ModelChannelR\x08\x63hannels\"o\n\x0fGetModelRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\x12!\n\x0cglobal_model\x18\x03 \x01(\x08R\x0bglobalModel\"\x91\x02\n\x10GetModelResponse\x12<\n\x08\x63hannels\x18\x01 \x03(\x0b\x32 .conductor.model.v1.ModelChannelR\x08\x63hannels\x12<\n\x08versions\x18\x02 \x03(\x0b\x32 .conductor.model.v1.ModelVersionR\x08versions\x12:\n\x07history\x18\x03 \x03(\x0b\x32 .conductor.model.v1.ModelChannelR\x07history\x12\x45\n\nstatistics\x18\x04 \x03(\x0b\x32%.conductor.model.v1.VariantStatisticsR\nstatistics\"\xbf\x01\n\x13PromoteModelRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\x12!\n\x0cglobal_model\x18\x03 \x01(\x08R\x0bglobalModel\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\x18\n\x07\x63hannel\x18\x05 \x01(\tR\x07\x63hannel\x12\x16\n\x06weight\x18\x06 \x01(\x01R\x06weight\"R\n\x14PromoteModelResponse\x12:\n\x07\x63hannel\x18\x01 \x01(\x0b\x32 .conductor.model.v1.ModelChannelR\x07\x63hannel\"\x8e\x01\n\x14RollbackModelRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\x12!\n\x0cglobal_model\x18\x03 \x01(\x08R\x0bglobalModel\x12\x18\n\x07\x63hannel\x18\x04 \x01(\tR\x07\x63hannel\"S\n\x15RollbackModelResponse\x12:\n\x07\x63hannel\x18\x01 \x01(\x0b\x32 .conductor.model.v1.ModelChannelR\x07\x63hannel\"\xa6\x01\n\x14WithdrawModelRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\x12!\n\x0cglobal_model\x18\x03 \x01(\x08R\x0bglobalModel\x12\x18\n\x07\x63hannel\x18\x04 \x01(\tR\x07\x63hannel\x12\x16\n\x06\x64\x65tail\x18\x05 \x01(\tR\x06\x64\x65tail\"S\n\x15WithdrawModelResponse\x12:\n\x07\x63hannel\x18\x01 \x01(\x0b\x32 .conductor.model.v1.ModelChannelR\x07\x63hannel\"O\n\x12WatchModelsRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\"S\n\x13WatchModelsResponse\x12<\n\x08\x63hannels\x18\x01 \x03(\x0b\x32 .conductor.model.v1.ModelChannelR\x08\x63hannels2\xd3\x04\n\x0cModelService\x12[\n\nListModels\x12%.conductor.model.v1.ListModelsRequest\x1a&.conductor.model.v1.ListModelsResponse\x12U\n\x08GetModel\x12#.conductor.model.v1.GetModelRequest\x1a$.conductor.model.v1.GetModelResponse\x12\x61\n\x0cPromoteModel\x12\'.conductor.model.v1.PromoteModelRequest\x1a(.conductor.model.v1.PromoteModelResponse\x12\x64\n\rRollbackModel\x12(.conductor.model.v1.RollbackModelRequest\x1a).conductor.model.v1.RollbackModelResponse\x12\x64\n\rWithdrawModel\x12(.conductor.model.v1.WithdrawModelRequest\x1a).conductor.model.v1.WithdrawModelResponse\x12`\n\x0bWatchModels\x12&.conductor.model.v1.WatchModelsRequest\x1a\'.conductor.model.v1.WatchModelsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&conductor/model/v1/model_service.proto\x12\x12\x63onductor.model.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x03\n\x0cModelChannel\x12\x1d\n\nmodel_name\x18\x01 \x01(\tR\tmodelName\x12\x18\n\x07\x63hannel\x18\x02 \x01(\tR\x07\x63hannel\x12\x1e\n\ngeneration\x18\x03 \x01(\x03R\ngeneration\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\'\n\x0fmanifest_digest\x18\x05 \x01(\tR\x0emanifestDigest\x12\x16\n\x06weight\x18\x06 \x01(\x01R\x06weight\x12\x37\n\tmove_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08moveTime\x12\x16\n\x06reason\x18\x08 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\t \x01(\tR\x06\x64\x65tail\x12\x14\n\x05\x61\x63tor\x18\n \x01(\tR\x05\x61\x63tor\x12\x17\n\x07key_ids\x18\x0b \x03(\tR\x06keyIds\x12)\n\x10previous_version\x18\x0c \x01(\tR\x0fpreviousVersion\"c\n\x0cModelVersion\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x39\n\nstore_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstoreTime\"\xd4\x02\n\x11VariantStatistics\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x18\n\x07\x63hannel\x18\x02 \x01(\tR\x07\x63hannel\x12%\n\x0e\x63ompared_count\x18\x03 \x01(\x03R\rcomparedCount\x12#\n\rfailure_count\x18\x04 \x01(\x03R\x0c\x66\x61ilureCount\x12#\n\rdropped_count\x18\x05 \x01(\x03R\x0c\x64roppedCount\x12\'\n\x0fmean_difference\x18\x06 \x01(\x01R\x0emeanDifference\x12%\n\x0ep50_difference\x18\x07 \x01(\x01R\rp50Difference\x12%\n\x0ep95_difference\x18\x08 \x01(\x01R\rp95Difference\x12#\n\rlatency_ratio\x18\t \x01(\x01R\x0clatencyRatio\"N\n\x11ListModelsRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\"R\n\x12ListModelsResponse\x12<\n\x08\x63hannels\x18\x01 \x03(\x0b\x32 .conductor.model.v1.ModelChannelR\x08\x63hannels\"o\n\x0fGetModelRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\x12!\n\x0cglobal_model\x18\x03 \x01(\x08R\x0bglobalModel\"\x91\x02\n\x10GetModelResponse\x12<\n\x08\x63hannels\x18\x01 \x03(\x0b\x32 .conductor.model.v1.ModelChannelR\x08\x63hannels\x12<\n\x08versions\x18\x02 \x03(\x0b\x32 .conductor.model.v1.ModelVersionR\x08versions\x12:\n\x07history\x18\x03 \x03(\x0b\x32 .conductor.model.v1.ModelChannelR\x07history\x12\x45\n\nstatistics\x18\x04 \x03(\x0b\x32%.conductor.model.v1.VariantStatisticsR\nstatistics\"\xd7\x01\n\x13PromoteModelRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\x12!\n\x0cglobal_model\x18\x03 \x01(\x08R\x0bglobalModel\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\x18\n\x07\x63hannel\x18\x05 \x01(\tR\x07\x63hannel\x12\x16\n\x06weight\x18\x06 \x01(\x01R\x06weight\x12\x16\n\x06\x64\x65tail\x18\x07 \x01(\tR\x06\x64\x65tail\"R\n\x14PromoteModelResponse\x12:\n\x07\x63hannel\x18\x01 \x01(\x0b\x32 .conductor.model.v1.ModelChannelR\x07\x63hannel\"\xa6\x01\n\x14RollbackModelRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\x12!\n\x0cglobal_model\x18\x03 \x01(\x08R\x0bglobalModel\x12\x18\n\x07\x63hannel\x18\x04 \x01(\tR\x07\x63hannel\x12\x16\n\x06\x64\x65tail\x18\x05 \x01(\tR\x06\x64\x65tail\"S\n\x15RollbackModelResponse\x12:\n\x07\x63hannel\x18\x01 \x01(\x0b\x32 .conductor.model.v1.ModelChannelR\x07\x63hannel\"\xa6\x01\n\x14WithdrawModelRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\x12!\n\x0cglobal_model\x18\x03 \x01(\x08R\x0bglobalModel\x12\x18\n\x07\x63hannel\x18\x04 \x01(\tR\x07\x63hannel\x12\x16\n\x06\x64\x65tail\x18\x05 \x01(\tR\x06\x64\x65tail\"S\n\x15WithdrawModelResponse\x12:\n\x07\x63hannel\x18\x01 \x01(\x0b\x32 .conductor.model.v1.ModelChannelR\x07\x63hannel\"O\n\x12WatchModelsRequest\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x1c\n\tpredictor\x18\x02 \x01(\tR\tpredictor\"S\n\x13WatchModelsResponse\x12<\n\x08\x63hannels\x18\x01 \x03(\x0b\x32 .conductor.model.v1.ModelChannelR\x08\x63hannels2\xd3\x04\n\x0cModelService\x12[\n\nListModels\x12%.conductor.model.v1.ListModelsRequest\x1a&.conductor.model.v1.ListModelsResponse\x12U\n\x08GetModel\x12#.conductor.model.v1.GetModelRequest\x1a$.conductor.model.v1.GetModelResponse\x12\x61\n\x0cPromoteModel\x12\'.conductor.model.v1.PromoteModelRequest\x1a(.conductor.model.v1.PromoteModelResponse\x12\x64\n\rRollbackModel\x12(.conductor.model.v1.RollbackModelRequest\x1a).conductor.model.v1.RollbackModelResponse\x12\x64\n\rWithdrawModel\x12(.conductor.model.v1.WithdrawModelRequest\x1a).conductor.model.v1.WithdrawModelResponse\x12`\n\x0bWatchModels\x12&.conductor.model.v1.WatchModelsRequest\x1a\'.conductor.model.v1.WatchModelsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,35 +33,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'conductor.model.v1.model_se
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELCHANNEL']._serialized_start=96
-  _globals['_MODELCHANNEL']._serialized_end=395
-  _globals['_MODELVERSION']._serialized_start=397
-  _globals['_MODELVERSION']._serialized_end=496
-  _globals['_VARIANTSTATISTICS']._serialized_start=499
-  _globals['_VARIANTSTATISTICS']._serialized_end=839
-  _globals['_LISTMODELSREQUEST']._serialized_start=841
-  _globals['_LISTMODELSREQUEST']._serialized_end=919
-  _globals['_LISTMODELSRESPONSE']._serialized_start=921
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1003
-  _globals['_GETMODELREQUEST']._serialized_start=1005
-  _globals['_GETMODELREQUEST']._serialized_end=1116
-  _globals['_GETMODELRESPONSE']._serialized_start=1119
-  _globals['_GETMODELRESPONSE']._serialized_end=1392
-  _globals['_PROMOTEMODELREQUEST']._serialized_start=1395
-  _globals['_PROMOTEMODELREQUEST']._serialized_end=1586
-  _globals['_PROMOTEMODELRESPONSE']._serialized_start=1588
-  _globals['_PROMOTEMODELRESPONSE']._serialized_end=1670
-  _globals['_ROLLBACKMODELREQUEST']._serialized_start=1673
-  _globals['_ROLLBACKMODELREQUEST']._serialized_end=1815
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=1817
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=1900
-  _globals['_WITHDRAWMODELREQUEST']._serialized_start=1903
-  _globals['_WITHDRAWMODELREQUEST']._serialized_end=2069
-  _globals['_WITHDRAWMODELRESPONSE']._serialized_start=2071
-  _globals['_WITHDRAWMODELRESPONSE']._serialized_end=2154
-  _globals['_WATCHMODELSREQUEST']._serialized_start=2156
-  _globals['_WATCHMODELSREQUEST']._serialized_end=2235
-  _globals['_WATCHMODELSRESPONSE']._serialized_start=2237
-  _globals['_WATCHMODELSRESPONSE']._serialized_end=2320
-  _globals['_MODELSERVICE']._serialized_start=2323
-  _globals['_MODELSERVICE']._serialized_end=2918
+  _globals['_MODELCHANNEL']._serialized_end=485
+  _globals['_MODELVERSION']._serialized_start=487
+  _globals['_MODELVERSION']._serialized_end=586
+  _globals['_VARIANTSTATISTICS']._serialized_start=589
+  _globals['_VARIANTSTATISTICS']._serialized_end=929
+  _globals['_LISTMODELSREQUEST']._serialized_start=931
+  _globals['_LISTMODELSREQUEST']._serialized_end=1009
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1011
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1093
+  _globals['_GETMODELREQUEST']._serialized_start=1095
+  _globals['_GETMODELREQUEST']._serialized_end=1206
+  _globals['_GETMODELRESPONSE']._serialized_start=1209
+  _globals['_GETMODELRESPONSE']._serialized_end=1482
+  _globals['_PROMOTEMODELREQUEST']._serialized_start=1485
+  _globals['_PROMOTEMODELREQUEST']._serialized_end=1700
+  _globals['_PROMOTEMODELRESPONSE']._serialized_start=1702
+  _globals['_PROMOTEMODELRESPONSE']._serialized_end=1784
+  _globals['_ROLLBACKMODELREQUEST']._serialized_start=1787
+  _globals['_ROLLBACKMODELREQUEST']._serialized_end=1953
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=1955
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=2038
+  _globals['_WITHDRAWMODELREQUEST']._serialized_start=2041
+  _globals['_WITHDRAWMODELREQUEST']._serialized_end=2207
+  _globals['_WITHDRAWMODELRESPONSE']._serialized_start=2209
+  _globals['_WITHDRAWMODELRESPONSE']._serialized_end=2292
+  _globals['_WATCHMODELSREQUEST']._serialized_start=2294
+  _globals['_WATCHMODELSREQUEST']._serialized_end=2373
+  _globals['_WATCHMODELSRESPONSE']._serialized_start=2375
+  _globals['_WATCHMODELSRESPONSE']._serialized_end=2458
+  _globals['_MODELSERVICE']._serialized_start=2461
+  _globals['_MODELSERVICE']._serialized_end=3056
 # @@protoc_insertion_point(module_scope)

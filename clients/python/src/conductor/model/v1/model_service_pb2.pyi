@@ -34,6 +34,9 @@ class ModelChannel(_message.Message):
     MOVE_TIME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    KEY_IDS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Resource name of the model: "models/{predictor}/global" or "models/{predictor}/tenants/{tenant}"."""
     channel: _builtins.str
@@ -47,12 +50,20 @@ class ModelChannel(_message.Message):
     weight: _builtins.float
     """Share of the entities that a canary or challenger answers, 0 to 1."""
     reason: _builtins.str
-    """How it was moved: "publish", "promote", "rollback" or "withdraw"."""
+    """How it was moved: "publish", "promote", "rollback", "withdraw" or "restart" (a new chain of signed moves)."""
     detail: _builtins.str
     """Why, in words: for example which bound a canary was out of."""
+    actor: _builtins.str
+    """Who moved it, by their own account: a token's subject, an account of a machine, "canary guard"."""
+    previous_version: _builtins.str
+    """In a history: the version before; empty for none, or where it was withdrawn."""
     @_builtins.property
     def move_time(self) -> _timestamp_pb2.Timestamp:
         """When it was moved."""
+
+    @_builtins.property
+    def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the keys that signed the move."""
 
     def __init__(
         self,
@@ -66,10 +77,13 @@ class ModelChannel(_message.Message):
         move_time: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
         detail: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        key_ids: _abc.Iterable[_builtins.str] | None = ...,
+        previous_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["move_time", b"move_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "detail", b"detail", "generation", b"generation", "manifest_digest", b"manifest_digest", "model_name", b"model_name", "move_time", b"move_time", "reason", b"reason", "version", b"version", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "channel", b"channel", "detail", b"detail", "generation", b"generation", "key_ids", b"key_ids", "manifest_digest", b"manifest_digest", "model_name", b"model_name", "move_time", b"move_time", "previous_version", b"previous_version", "reason", b"reason", "version", b"version", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -291,6 +305,7 @@ class PromoteModelRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The caller's tenant; must be the credentials' tenant. Required."""
     predictor: _builtins.str
@@ -303,6 +318,8 @@ class PromoteModelRequest(_message.Message):
     """The channel to move; empty means "champion"."""
     weight: _builtins.float
     """Share of the entities that a canary or challenger is to answer, 0 to 1."""
+    detail: _builtins.str
+    """Why, for people; kept in the history."""
     def __init__(
         self,
         *,
@@ -312,10 +329,11 @@ class PromoteModelRequest(_message.Message):
         version: _builtins.str = ...,
         channel: _builtins.str = ...,
         weight: _builtins.float = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "global_model", b"global_model", "predictor", b"predictor", "tenant_id", b"tenant_id", "version", b"version", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "detail", b"detail", "global_model", b"global_model", "predictor", b"predictor", "tenant_id", b"tenant_id", "version", b"version", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -355,6 +373,7 @@ class RollbackModelRequest(_message.Message):
     PREDICTOR_FIELD_NUMBER: _builtins.int
     GLOBAL_MODEL_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The caller's tenant; must be the credentials' tenant. Required."""
     predictor: _builtins.str
@@ -363,6 +382,8 @@ class RollbackModelRequest(_message.Message):
     """The global model instead of the tenant's."""
     channel: _builtins.str
     """The channel to move; empty means "champion"."""
+    detail: _builtins.str
+    """Why, for people; kept in the history."""
     def __init__(
         self,
         *,
@@ -370,10 +391,11 @@ class RollbackModelRequest(_message.Message):
         predictor: _builtins.str = ...,
         global_model: _builtins.bool = ...,
         channel: _builtins.str = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "global_model", b"global_model", "predictor", b"predictor", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "detail", b"detail", "global_model", b"global_model", "predictor", b"predictor", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,12 +26,13 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. It moves those
-    of its own tenant; global ones only with `models:admin` among its token's scopes. A change takes effect on every server
-    of the same model store within two seconds and fails no request. Errors of every method: INVALID_ARGUMENT
-    (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (TENANT_MISMATCH, MODEL_ADMIN_REQUIRED),
-    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED),
-    UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
+    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. With the role
+    `operate` it moves those of its own tenant; global ones only with the scope `models:admin` too. A change takes effect on
+    every server of the same model store within two seconds and fails no request. Moves are audited. Errors of every method:
+    INVALID_ARGUMENT (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (ROLE_REQUIRED,
+    TENANT_MISMATCH, MODEL_ADMIN_REQUIRED), NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION
+    (MODEL_DAMAGED, and MODEL_AUTHORITY_MISSING where moves must be signed and the server has no key to do so), UNAVAILABLE
+    (MODEL_STORE_UNAVAILABLE, AUDIT_UNAVAILABLE).
     """
 
     def __init__(self, channel):
@@ -73,12 +74,13 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. It moves those
-    of its own tenant; global ones only with `models:admin` among its token's scopes. A change takes effect on every server
-    of the same model store within two seconds and fails no request. Errors of every method: INVALID_ARGUMENT
-    (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (TENANT_MISMATCH, MODEL_ADMIN_REQUIRED),
-    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED),
-    UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
+    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. With the role
+    `operate` it moves those of its own tenant; global ones only with the scope `models:admin` too. A change takes effect on
+    every server of the same model store within two seconds and fails no request. Moves are audited. Errors of every method:
+    INVALID_ARGUMENT (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (ROLE_REQUIRED,
+    TENANT_MISMATCH, MODEL_ADMIN_REQUIRED), NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION
+    (MODEL_DAMAGED, and MODEL_AUTHORITY_MISSING where moves must be signed and the server has no key to do so), UNAVAILABLE
+    (MODEL_STORE_UNAVAILABLE, AUDIT_UNAVAILABLE).
     """
 
     def ListModels(self, request, context):
@@ -165,12 +167,13 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. It moves those
-    of its own tenant; global ones only with `models:admin` among its token's scopes. A change takes effect on every server
-    of the same model store within two seconds and fails no request. Errors of every method: INVALID_ARGUMENT
-    (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (TENANT_MISMATCH, MODEL_ADMIN_REQUIRED),
-    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED),
-    UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
+    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. With the role
+    `operate` it moves those of its own tenant; global ones only with the scope `models:admin` too. A change takes effect on
+    every server of the same model store within two seconds and fails no request. Moves are audited. Errors of every method:
+    INVALID_ARGUMENT (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (ROLE_REQUIRED,
+    TENANT_MISMATCH, MODEL_ADMIN_REQUIRED), NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION
+    (MODEL_DAMAGED, and MODEL_AUTHORITY_MISSING where moves must be signed and the server has no key to do so), UNAVAILABLE
+    (MODEL_STORE_UNAVAILABLE, AUDIT_UNAVAILABLE).
     """
 
     @staticmethod

@@ -27,12 +27,13 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. It moves those
-    of its own tenant; global ones only with `models:admin` among its token's scopes. A change takes effect on every server
-    of the same model store within two seconds and fails no request. Errors of every method: INVALID_ARGUMENT
-    (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (TENANT_MISMATCH, MODEL_ADMIN_REQUIRED),
-    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED),
-    UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
+    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. With the role
+    `operate` it moves those of its own tenant; global ones only with the scope `models:admin` too. A change takes effect on
+    every server of the same model store within two seconds and fails no request. Moves are audited. Errors of every method:
+    INVALID_ARGUMENT (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (ROLE_REQUIRED,
+    TENANT_MISMATCH, MODEL_ADMIN_REQUIRED), NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION
+    (MODEL_DAMAGED, and MODEL_AUTHORITY_MISSING where moves must be signed and the server has no key to do so), UNAVAILABLE
+    (MODEL_STORE_UNAVAILABLE, AUDIT_UNAVAILABLE).
     """
 
     @_typing.overload
@@ -54,12 +55,13 @@ class ModelServiceStub:
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. It moves those
-    of its own tenant; global ones only with `models:admin` among its token's scopes. A change takes effect on every server
-    of the same model store within two seconds and fails no request. Errors of every method: INVALID_ARGUMENT
-    (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (TENANT_MISMATCH, MODEL_ADMIN_REQUIRED),
-    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED),
-    UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
+    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. With the role
+    `operate` it moves those of its own tenant; global ones only with the scope `models:admin` too. A change takes effect on
+    every server of the same model store within two seconds and fails no request. Moves are audited. Errors of every method:
+    INVALID_ARGUMENT (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (ROLE_REQUIRED,
+    TENANT_MISMATCH, MODEL_ADMIN_REQUIRED), NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION
+    (MODEL_DAMAGED, and MODEL_AUTHORITY_MISSING where moves must be signed and the server has no key to do so), UNAVAILABLE
+    (MODEL_STORE_UNAVAILABLE, AUDIT_UNAVAILABLE).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -77,12 +79,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Where every channel of the caller's and the global models points, then each change, until the caller has enough."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. It moves those
-    of its own tenant; global ones only with `models:admin` among its token's scopes. A change takes effect on every server
-    of the same model store within two seconds and fails no request. Errors of every method: INVALID_ARGUMENT
-    (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (TENANT_MISMATCH, MODEL_ADMIN_REQUIRED),
-    NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION (MODEL_DAMAGED),
-    UNAVAILABLE (MODEL_STORE_UNAVAILABLE).
+    """Looks at and moves the channels of models. A caller sees the global models and those of its own tenant. With the role
+    `operate` it moves those of its own tenant; global ones only with the scope `models:admin` too. A change takes effect on
+    every server of the same model store within two seconds and fails no request. Moves are audited. Errors of every method:
+    INVALID_ARGUMENT (INVALID_FIELD), UNAUTHENTICATED (CREDENTIALS_INVALID), PERMISSION_DENIED (ROLE_REQUIRED,
+    TENANT_MISMATCH, MODEL_ADMIN_REQUIRED), NOT_FOUND (MODEL_NOT_FOUND), ABORTED (MODEL_MOVED), FAILED_PRECONDITION
+    (MODEL_DAMAGED, and MODEL_AUTHORITY_MISSING where moves must be signed and the server has no key to do so), UNAVAILABLE
+    (MODEL_STORE_UNAVAILABLE, AUDIT_UNAVAILABLE).
     """
 
     @_abc_1.abstractmethod

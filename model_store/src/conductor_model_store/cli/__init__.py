@@ -1,30 +1,27 @@
 """`conductor models`: what the model store holds, and which version of it serves."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conductor_client.output import USAGE, OutputFormat, OutputOption, fail, print_record, print_rows
+from conductor_client.output import OutputFormat, OutputOption, fail, print_record, print_rows
+from conductor_model_store.cli import signing
+from conductor_model_store.cli.options import (
+    ChannelOption,
+    PredictorArgument,
+    ReasonOption,
+    StoreOption,
+    TenantOption,
+    actor,
+    opened,
+    trusted_keys_are_set,
+)
 
 if TYPE_CHECKING:
+    from conductor_model_store.records import Pointer
     from conductor_model_store.store import ModelStore
 
 commands = typer.Typer(no_args_is_help=True, help="List, check and choose models.")
-
-StoreOption = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        help="Local path or URL (s3://bucket/prefix) of the model store; else CONDUCTOR_MODEL_STORE, conductor.toml, "
-        ".conductor/models.",
-    ),
-]
-TenantOption = Annotated[str, typer.Option("--tenant", "-t", help="Tenant; absent means the global model.")]
-ChannelOption = Annotated[str, typer.Option("--channel", "-c", help='"champion" answers requests.')]
-PredictorArgument = Annotated[str, typer.Argument(help="For example build-duration.")]
 
 
 @commands.command("list")
@@ -47,7 +44,7 @@ def list_models(
     """
     from conductor_model_store.store import WEIGHTED
 
-    with _opened(store) as models:
+    with opened(store) as models:
         pointers = models.pointers(channel)
         rows: list[dict[str, object]] = []
         for scope in models.scopes() if versions else sorted(pointers):
@@ -88,31 +85,36 @@ def show_model(
     store: StoreOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Show what a model was made from, what it claims and how its rivals did.
+    """Show what a model was made from, what it claims, how its rivals did, and how the channel moved.
 
     Examples:
 
     conductor models show build-duration
 
+    conductor models show build-duration --channel canary --tenant acme
+
     conductor models show build-duration 0123456789abcdef --tenant acme -o json
     """
-    from conductor_model_store.description import candidate_rows, describe
+    from conductor_model_store.description import candidate_rows, describe, history_rows
     from conductor_model_store.verification import signature_state
 
-    with _opened(store) as models:
+    with opened(store) as models:
         pointer = models.resolve(predictor, tenant, channel)
         if version is None and pointer is None:
             fail(f"{predictor}, {tenant or 'global'}: nothing on channel {channel!r}")
         model = models.load(predictor, tenant, version) if version else models.load_pointer(pointer)  # type: ignore[arg-type]
         signature = signature_state(models, model.scope, model.version)
-        unchecked = "" if _trusted_keys_are_set() or signature == "unsigned" else " (not checked)"
+        unchecked = "" if trusted_keys_are_set() or signature == "unsigned" else " (not checked)"
         record = describe(model, pointer, signature + unchecked)
+        history = history_rows(models, model.scope, channel)
         if output is OutputFormat.JSON:
-            print_record(record | {"candidates": candidate_rows(model)}, output)
+            print_record(record | {"candidates": candidate_rows(model), "history": history}, output)
         else:
             print_record(record, output)
             typer.echo()
             print_rows(candidate_rows(model), output, empty="No candidates recorded.")
+            typer.echo()
+            print_rows(history, output, empty=f"Channel {channel!r} never moved.")
 
 
 @commands.command("verify")
@@ -131,7 +133,7 @@ def verify_models(
     """
     from conductor_model_store.verification import verify
 
-    with _opened(store) as models:
+    with opened(store) as models:
         findings = list(verify(models, predictor, tenant))
         damaged = [finding for finding in findings if finding.problem]
         rows = [
@@ -139,7 +141,7 @@ def verify_models(
             for finding in damaged or findings
         ]
         print_rows(rows, output, empty="The store holds no model.")
-        if not _trusted_keys_are_set():
+        if not trusted_keys_are_set():
             typer.echo("Signatures were not checked: CONDUCTOR_MODEL_TRUSTED_KEYS is not set.", err=True)
         if damaged:
             fail(f"{len(damaged)} of {len(findings)} are damaged or not trusted")
@@ -151,16 +153,17 @@ def rollback_model(
     predictor: PredictorArgument,
     tenant: TenantOption = "",
     channel: ChannelOption = "champion",
+    reason: ReasonOption = "",
     store: StoreOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Go back to the version before the one in use; again for one further back.
 
-    Example: conductor models rollback build-duration --tenant acme
+    Example: conductor models rollback build-duration --tenant acme --reason "worse on Mondays"
     """
-    with _opened(store) as models:
-        pointer = models.rollback(predictor, tenant, channel)
-        print_record(_moved(pointer.scope.resource_name, channel, pointer.version, pointer.generation), output)
+    with opened(store) as models:
+        pointer = models.rollback(predictor, tenant, channel, actor=actor(), detail=reason)
+        print_record(_moved(models, pointer), output)
 
 
 @commands.command("promote")
@@ -173,6 +176,7 @@ def promote_model(
     weight: Annotated[
         float, typer.Option("--weight", "-w", min=0, max=1, help="Share that a canary or challenger answers.")
     ] = 0.0,
+    reason: ReasonOption = "",
     store: StoreOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -186,9 +190,9 @@ def promote_model(
 
     conductor models promote build-duration canary
     """
-    with _opened(store) as models:
-        pointer = models.promote(predictor, tenant, version, channel, weight)
-        print_record(_moved(pointer.scope.resource_name, channel, pointer.version, pointer.generation), output)
+    with opened(store) as models:
+        pointer = models.promote(predictor, tenant, version, channel, weight, actor=actor(), detail=reason)
+        print_record(_moved(models, pointer), output)
 
 
 @commands.command("diff")
@@ -207,7 +211,7 @@ def diff_models(
     """
     from conductor_model_store import difference
 
-    with _opened(store) as models:
+    with opened(store) as models:
         first, second = (models.find(predictor, tenant, name) for name in (a, b))
         told: dict[str, list[dict[str, object]]] = {
             "fields": difference.fields(first, second),
@@ -233,7 +237,7 @@ def withdraw_channel(
     predictor: PredictorArgument,
     channel: Annotated[str, typer.Argument(help='"canary", "challenger" or "shadow".')],
     tenant: TenantOption = "",
-    reason: Annotated[str, typer.Option("--reason", help="Kept in the channel's history.")] = "",
+    reason: ReasonOption = "",
     store: StoreOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -241,101 +245,20 @@ def withdraw_channel(
 
     Example: conductor models withdraw build-duration canary --reason "slower than we thought"
     """
-    with _opened(store) as models:
-        pointer = models.withdraw(predictor, tenant, channel, reason)
-        print_record(_moved(pointer.scope.resource_name, channel, pointer.version, pointer.generation), output)
+    with opened(store) as models:
+        pointer = models.withdraw(predictor, tenant, channel, reason, actor=actor())
+        print_record(_moved(models, pointer), output)
 
 
-@commands.command("sign")
-def sign_models(
-    *,
-    predictor: Annotated[str | None, typer.Argument(help="Absent, with --all: every predictor's.")] = None,
-    version: Annotated[str | None, typer.Argument(help="As `conductor models list --versions` tells it.")] = None,
-    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Tenant; absent means the global model.")] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every stored version, of all or of this predictor or tenant.")
-    ] = False,
-    store: StoreOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-) -> None:
-    """Add your signature to stored versions, after checking their digests. Other keys' signatures stay.
-
-    The key is CONDUCTOR_MODEL_SIGNING_KEY. Use it for models from before there were signatures, and for a new key.
-    Exit code 1 if anything is damaged; the rest is signed.
-
-    Examples:
-
-    conductor models sign build-duration 0123456789abcdef --tenant acme
-
-    conductor models sign --all
-    """
-    from conductor_model_store.scope import ModelScope
-    from conductor_model_store.signing import sign, sign_all
-
-    if everything == bool(version) or not (everything or predictor):
-        fail("say which version of which predictor, or --all", USAGE)
-    with _opened(store) as models:
-        if everything:
-            findings = list(sign_all(models, predictor, tenant))
-        else:
-            findings = [sign(models, ModelScope(predictor or "", tenant or ""), version or "")]
-        rows = [
-            {"model": finding.subject, "signed_by": finding.signature, "problem": finding.problem}
-            for finding in findings
-        ]
-        print_rows(rows, output, empty="The store holds no model.")
-        unsigned = sum(1 for finding in findings if finding.problem)
-        if unsigned:
-            fail(f"{unsigned} of {len(findings)} were not signed")
+def _moved(models: "ModelStore", pointer: "Pointer") -> dict[str, object]:
+    return {
+        "model": pointer.scope.resource_name,
+        "channel": pointer.channel,
+        "version": pointer.version,
+        "generation": pointer.generation,
+        "signed_by": models.moved_by(pointer.scope.pointer_key(pointer.channel, pointer.generation)),
+    }
 
 
-@commands.command("keygen")
-def generate_keys(
-    *,
-    out: Annotated[Path, typer.Option("--out", help="Folder; made if it is not there.")],
-    name: Annotated[str, typer.Option("--name", help="Name of both files.")] = "model-signing",
-    algorithm: Annotated[str, typer.Option("--algorithm", help="ed25519 or ecdsa-p256.")] = "ed25519",
-    output: OutputOption = OutputFormat.TABLE,
-) -> None:
-    """Make a key pair to sign models with: NAME.key, for your eyes only, and NAME.pem, for servers. Overwrites nothing.
-
-    Example: conductor models keygen --out keys
-    """
-    from conductor_model_store.errors import InvalidKey
-    from conductor_model_store.signing_keys import KeyAlgorithm, generate_key_pair
-
-    if algorithm not in set(KeyAlgorithm):
-        fail(f"{algorithm!r} is no algorithm: {' or '.join(KeyAlgorithm)}", USAGE)
-    try:
-        pair = generate_key_pair(out, name, KeyAlgorithm(algorithm))
-    except InvalidKey as error:
-        fail(str(error))
-    record = {"private_key": str(pair.private_key), "public_key": str(pair.public_key), "key_id": pair.key_id}
-    print_record(record, output)
-    if output is OutputFormat.TABLE:
-        typer.echo(
-            f"\nTo sign:   export CONDUCTOR_MODEL_SIGNING_KEY={pair.private_key}\n"
-            f"To serve:  export CONDUCTOR_MODEL_TRUSTED_KEYS={pair.public_key}"
-        )
-
-
-def _moved(model: str, channel: str, version: str, generation: int) -> dict[str, object]:
-    return {"model": model, "channel": channel, "version": version, "generation": generation}
-
-
-def _trusted_keys_are_set() -> bool:
-    from conductor_model_store.settings import ModelTrustSettings
-
-    return bool(ModelTrustSettings().model_trusted_keys)
-
-
-@contextmanager
-def _opened(location: str | None) -> "Iterator[ModelStore]":
-    """Open the store of the option or the settings; its errors end the command with one line."""
-    from conductor_model_store.errors import ModelStoreError
-    from conductor_model_store.settings import ModelStoreSettings
-
-    try:
-        yield ModelStoreSettings.from_flags(model_store=location).open()
-    except ModelStoreError as error:
-        fail(str(error))
+for _name, _command in signing.COMMANDS.items():
+    commands.command(_name)(_command)
