@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,6 +20,8 @@ from psycopg import sql
 
 from conductor_features.views import VIEWS
 from conductor_warehouse import retention, schema, statistics
+from conductor_warehouse.code_graph.checkout import Checkout
+from conductor_warehouse.code_graph.indexing import index
 from conductor_warehouse.features.backfill import backfill
 from conductor_warehouse.ingestion import ingest
 from conductor_warehouse.roles import INGEST_ROLE, READER_ROLE, bind
@@ -32,7 +35,7 @@ ROLES = (INGEST_ROLE, READER_ROLE)
 
 
 @pytest.fixture(scope="module")
-def filled(embedded_postgres: EmbeddedPostgres) -> str:
+def filled(embedded_postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Name of a database with rows of both tenants in every table that has tenants; only copied from."""
     url = embedded_postgres.create_database("crossing")
     schema.migrate(url)
@@ -47,6 +50,7 @@ def filled(embedded_postgres: EmbeddedPostgres) -> str:
             backfill(connection, key)
         for tenant in (MINE, OTHER):
             _park(connection, tenant)
+            _index(connection, tenant, tmp_path_factory.mktemp("checkout"))
     with psycopg.connect(embedded_postgres.url, autocommit=True) as connection:
         # TimescaleDB's scheduler connects to every database, and one that is in use can't be copied.
         connection.execute("ALTER DATABASE crossing ALLOW_CONNECTIONS false")
@@ -65,6 +69,11 @@ def _park(connection: psycopg.Connection[Any], tenant: str) -> None:
         ]  # fmt: skip
         result = ingest(connection, [completed_event(build) for build in builds])
     assert result.parked == 250
+
+
+def _index(connection: psycopg.Connection[Any], tenant: str, checkout: Path) -> None:
+    (checkout / "module.py").write_text("import other\n\n\ndef function():\n    pass\n")
+    index(connection, tenant, "shop", Checkout(checkout), commit="c1")
 
 
 @pytest.fixture

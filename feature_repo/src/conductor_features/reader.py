@@ -224,6 +224,10 @@ class OnlineReader:
         self.statistics.corrupt += len(keys) - absent - int(ok.sum())
         return values, event_time_us, ok
 
+    async def read_values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """What is stored under keys that are no view's, unchecked; raises :class:`OnlineStoreUnavailable`."""
+        return await self._fetch(keys)
+
     async def _fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
         self.statistics.reads += 1
         if not keys:

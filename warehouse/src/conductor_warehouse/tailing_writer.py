@@ -1,4 +1,4 @@
-"""Carries rows of the feature logs to the online store, as they are committed."""
+"""Carries rows of the feature logs, and graphs of code, to the online store, as they are committed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from conductor_features.writer import WriteRow, write_rows
 from conductor_rpc import names
 from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_warehouse import statistics
+from conductor_warehouse.code_graph.carrying import carry_graphs
 from conductor_warehouse.cursors import Position, cursor, has_rows_beyond, save_cursor
 from conductor_warehouse.features.log import CHANNEL
 
@@ -131,6 +132,7 @@ class TailingWriter:
                 pending |= self._carry(reading, redis, view, stop)
             except _PositionLost:
                 pending = True  # look again at once: the position is gone now, so everything is written anew
+        carry_graphs(reading, redis)
         return pending
 
     def _carry(self, reading: Connection[Any], redis: Client, view: View, stop: threading.Event) -> bool:

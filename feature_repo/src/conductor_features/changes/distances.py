@@ -1,0 +1,89 @@
+"""How far tests are from a change, by their ids: thousands at once, each id looked for once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conductor_features.changes.impact_graph import FAR, Impact, ImpactGraph
+from conductor_features.changes.locating_tests import place_of
+
+_PLACES = 4
+"""Files or units that one id may mean, at most; of more, the first."""
+_REMEMBERED = 200_000
+
+
+@dataclass(frozen=True)
+class TestDistances:
+    """In the order of the ids; :data:`FAR` where a test is not reached, or not in the graph."""
+
+    by_name: NDArray[np.uint8]
+    by_import: NDArray[np.uint8]
+    known: NDArray[np.bool_]
+    """Whether the graph has the test."""
+
+
+class LocatedTests:
+    """Finds the tests of one graph. Remembers what it found; not for several threads."""
+
+    def __init__(self, graph: ImpactGraph) -> None:
+        self._graph = graph
+        self._nowhere = len(graph.paths) + len(graph.unit_file)
+        self._rows: dict[str, int] = {}
+        self._nodes = np.empty((0, _PLACES), np.int32)
+        self._files = np.empty((0, _PLACES), np.int32)
+
+    def distances(self, impact: Impact, test_ids: Sequence[str]) -> TestDistances:
+        """How far each test is from the change."""
+        new = [one for one in dict.fromkeys(test_ids) if one not in self._rows]
+        if new:
+            self._remember(new, test_ids)
+        rows = np.fromiter(map(self._rows.__getitem__, test_ids), np.int64, len(test_ids))
+        by_name = np.append(impact.by_name.distance, np.uint8(FAR))
+        by_file = np.append(impact.by_file.distance, np.uint8(FAR))
+        files = self._files[rows]
+        return TestDistances(
+            by_name=by_name[self._nodes[rows]].min(axis=1),
+            by_import=by_file[np.minimum(files, len(self._graph.paths))].min(axis=1),
+            known=files[:, 0] != self._nowhere,
+        )
+
+    def _remember(self, new: Sequence[str], asked: Sequence[str]) -> None:
+        if len(self._rows) + len(new) > _REMEMBERED:
+            new = list(dict.fromkeys(asked))
+            self._rows.clear()
+            self._nodes, self._files = self._nodes[:0], self._files[:0]
+        nodes = np.full((len(new), _PLACES), self._nowhere, np.int32)
+        files = nodes.copy()
+        for row, test_id in enumerate(new):
+            for at, (file, node) in enumerate(self._places(test_id)[:_PLACES]):
+                files[row, at], nodes[row, at] = file, node
+        self._rows.update(zip(new, range(len(self._nodes), len(self._nodes) + len(new)), strict=True))
+        self._nodes, self._files = np.concatenate([self._nodes, nodes]), np.concatenate([self._files, files])
+
+    def _places(self, test_id: str) -> list[tuple[int, int]]:
+        """Files that an id may mean, each with a node in it: of several, those with a unit of the test's name."""
+        place = place_of(self._graph.test_keys, test_id, self._graph.test_id_prefix)
+        if place is None:
+            return []
+        found = [
+            (file, node)
+            for file in place.files
+            for node in [next((self._units[file, word] for word in place.words if (file, word) in self._units), -1)]
+        ]
+        return [one for one in found if one[1] >= 0] or [(file, file) for file, _ in found]
+
+    @cached_property
+    def _units(self) -> dict[tuple[int, str], int]:
+        """Nodes of the tests' own units, by file and name; one that stands for several comes last, and counts."""
+        graph = self._graph
+        first = len(graph.paths)
+        return {
+            (file, graph.unit_names[index]): first + index
+            for index, file in enumerate(graph.unit_file.tolist())
+            if graph.is_test[file]
+        }

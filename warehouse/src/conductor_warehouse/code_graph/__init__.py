@@ -1,0 +1,1 @@
+"""What of a repository's code leads to which tests: read from a checkout, kept as a graph, asked with a diff."""
