@@ -1,5 +1,6 @@
 """A real gRPC server on a free port whose answers a test decides."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -24,6 +25,7 @@ from conductor.prediction.v1.prediction_service_pb2_grpc import (
     PredictionServiceServicer,
     add_PredictionServiceServicer_to_server,
 )
+from conductor_client import ConductorClient, ConnectionSettings, SyncConductorClient
 
 
 def status(code: grpc.StatusCode, message: str, *details: Message) -> Status:
@@ -153,3 +155,30 @@ def conductor() -> Iterator[Conductor]:
     if servicer.hang:
         servicer.hang.set()
     server.stop(1).wait(5)
+
+
+class Sync:
+    """The async client's face on the sync client, so that every case runs through both."""
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._client = SyncConductorClient(settings)
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self._client.close()
+
+    def __getattr__(self, name):
+        async def call(*arguments, **named):
+            return await asyncio.to_thread(getattr(self._client, name), *arguments, **named)
+
+        return call
+
+
+@pytest.fixture(params=[ConductorClient, Sync], ids=["async", "sync"])
+def connect(request, conductor):
+    """Connect the client of the case to the server of the test."""
+    return lambda **settings: request.param(
+        ConnectionSettings(settings.pop("target", conductor.target), insecure=True, **settings)
+    )

@@ -8,15 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 
 import conductor_client
 from client.conftest import Conductor, Refusal, start, status
 from conductor.build.v1 import build_context_pb2
 from conductor.build.v1.build_context_pb2 import BuildContext, ChangeSet
-from conductor.errors.v1 import error_reason_pb2
-from conductor.events.v1.cloud_event_pb2 import CloudEvent
-from conductor.prediction.v1 import provenance_pb2
 from conductor.prediction.v1.build_duration_pb2 import (
     BatchPredictBuildDurationsResponse,
     BatchPredictBuildDurationsResult,
@@ -25,51 +22,16 @@ from conductor_client import (
     BuildTrigger,
     ConductorClient,
     ConductorError,
-    ConnectionSettings,
     DeadlineExceeded,
     ErrorReason,
-    FallbackReason,
-    FieldViolation,
-    InternalError,
     InvalidRequest,
-    NotFound,
     Overloaded,
-    PermissionDenied,
     PredictionMethod,
     SyncConductorClient,
-    Unauthenticated,
     Unavailable,
-    Variant,
 )
 
 BUILD = {"repository": "octocat/hello", "pipeline": "ci"}
-
-
-class Sync:
-    """The async client's face on the sync client, so that every case runs through both."""
-
-    def __init__(self, settings: ConnectionSettings) -> None:
-        self._client = SyncConductorClient(settings)
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        self._client.close()
-
-    def __getattr__(self, name):
-        async def call(*arguments, **named):
-            return await asyncio.to_thread(getattr(self._client, name), *arguments, **named)
-
-        return call
-
-
-@pytest.fixture(params=[ConductorClient, Sync], ids=["async", "sync"])
-def connect(request, conductor):
-    """Connect the client of the case to the server of the test."""
-    return lambda **settings: request.param(
-        ConnectionSettings(settings.pop("target", conductor.target), insecure=True, **settings)
-    )
 
 
 async def test_a_prediction_is_typed(connect, conductor):
@@ -131,106 +93,6 @@ async def test_how_critical_its_calls_are_is_the_clients_to_say(connect, conduct
         async with connect(criticality=criticality) as client:
             await client.predict_build_duration("acme", **BUILD)
     assert [metadata.get("conductor-criticality") for metadata in conductor.metadata] == [None, "batch"]
-
-
-ROWS = [
-    (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", InvalidRequest),
-    (grpc.StatusCode.INVALID_ARGUMENT, "BATCH_TOO_LARGE", InvalidRequest),
-    (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID", Unauthenticated),
-    (grpc.StatusCode.PERMISSION_DENIED, "TENANT_MISMATCH", PermissionDenied),
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", Overloaded),
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, "TENANT_OVERLOADED", Overloaded),
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", Overloaded),
-    (grpc.StatusCode.UNAVAILABLE, "NO_PREDICTION", Unavailable),
-    (grpc.StatusCode.UNAVAILABLE, "WAREHOUSE_UNAVAILABLE", Unavailable),
-    (grpc.StatusCode.UNAVAILABLE, "STOPPING", Unavailable),
-    (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", DeadlineExceeded),
-    (grpc.StatusCode.INTERNAL, "INTERNAL", InternalError),
-    (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", NotFound),
-    (grpc.StatusCode.INTERNAL, "MODEL_FAILED", InternalError),
-    (grpc.StatusCode.ABORTED, "MODEL_MOVED", ConductorError),
-    (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_DAMAGED", ConductorError),
-    (grpc.StatusCode.UNAVAILABLE, "MODEL_STORE_UNAVAILABLE", Unavailable),
-    (grpc.StatusCode.PERMISSION_DENIED, "MODEL_ADMIN_REQUIRED", PermissionDenied),
-    (grpc.StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED", PermissionDenied),
-    (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE", Unavailable),
-    (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_AUTHORITY_MISSING", ConductorError),
-]
-
-
-@pytest.mark.parametrize(("code", "reason", "expected"), ROWS, ids=[row[1] for row in ROWS])
-async def test_errors_row_by_row(connect, conductor, code, reason, expected):
-    info = ErrorInfo(reason=reason, domain="conductor", metadata={"limit": "8"})
-    conductor.refusals = [Refusal(code, "no", (info,))]
-    async with connect(maximum_attempts=1) as client:
-        with pytest.raises(expected) as caught:
-            await client.predict_build_duration("acme", **BUILD)
-    error = caught.value
-    assert type(error) is expected
-    assert (error.code, error.reason, error.message) == (code, ErrorReason[reason], "no")
-    assert error.metadata == {"limit": "8"}
-    assert str(error) == f"{code.name} ({reason}): no"
-    assert isinstance(error.__cause__, grpc.RpcError)
-
-
-def test_the_rows_are_all_the_reasons_and_the_enums_are_the_contracts():
-    assert {row[1] for row in ROWS} | {"UNSPECIFIED"} == set(ErrorReason.__members__)
-    for ours, theirs, prefix in [
-        (ErrorReason, error_reason_pb2.ErrorReason, "ERROR_REASON_"),
-        (PredictionMethod, provenance_pb2.PredictionMethod, "PREDICTION_METHOD_"),
-        (FallbackReason, provenance_pb2.FallbackReason, "FALLBACK_REASON_"),
-        (Variant, provenance_pb2.Variant, "VARIANT_"),
-        (BuildTrigger, build_context_pb2.BuildTrigger, "BUILD_TRIGGER_"),
-    ]:
-        assert {prefix + member.name: member.value for member in ours} == dict(theirs.items())
-
-
-@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-async def test_every_code_without_details_is_a_typed_error_too(connect, conductor, code):
-    conductor.refusals = [Refusal(code, "bare")]
-    async with connect(maximum_attempts=1) as client:
-        with pytest.raises(ConductorError) as caught:
-            await client.predict_build_duration("acme", **BUILD)
-    assert (caught.value.code, caught.value.reason) == (code, ErrorReason.UNSPECIFIED)
-    assert caught.value.message == "bare"
-
-
-async def test_the_fields_of_an_invalid_request_are_named(connect, conductor):
-    violation = BadRequest.FieldViolation(field="build.change.added_line_count", description="must not be negative")
-    details = (
-        ErrorInfo(reason="INVALID_FIELD", domain="conductor"),
-        BadRequest(field_violations=[violation]),
-    )
-    conductor.refusals = [Refusal(grpc.StatusCode.INVALID_ARGUMENT, "invalid", details)]
-    async with connect() as client:
-        with pytest.raises(InvalidRequest) as caught:
-            await client.predict_build_duration("acme", **BUILD)
-    assert caught.value.field_violations == (FieldViolation("build.change.added_line_count", "must not be negative"),)
-    assert "build.change.added_line_count: must not be negative" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "trailing",
-    [
-        (("grpc-status-details-bin", b"\xff\xff not a status"),),
-        (("grpc-status-details-bin", status(grpc.StatusCode.NOT_FOUND, "another").SerializeToString()),),
-    ],
-    ids=["garbage", "of another status"],
-)
-async def test_details_that_can_not_be_believed_are_left_aside(connect, conductor, trailing):
-    conductor.refusals = [Refusal(grpc.StatusCode.INTERNAL, "the outer one", trailing=trailing)]
-    async with connect() as client:
-        with pytest.raises(InternalError, match="the outer one"):
-            await client.predict_build_duration("acme", **BUILD)
-
-
-@pytest.mark.parametrize(("reason", "domain"), [("OVERLOADED", "example.com"), ("NOT_INVENTED_YET", "conductor")])
-async def test_foreign_and_future_reasons_are_unspecified(connect, conductor, reason, domain):
-    conductor.refusals = [Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "x", (ErrorInfo(reason=reason, domain=domain),))]
-    async with connect() as client:
-        with pytest.raises(Overloaded) as caught:
-            await client.predict_build_duration("acme", **BUILD)
-    assert caught.value.reason is ErrorReason.UNSPECIFIED
 
 
 async def test_unavailable_is_retried(connect, conductor):
@@ -387,57 +249,6 @@ async def test_a_message_too_large_does_not_leave(connect, conductor):
             await client.predict_build_duration("acme", repository="x" * 10_000_000, pipeline="ci")
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert not conductor.requests
-
-
-def event(number: int, size: int = 0) -> CloudEvent:
-    return CloudEvent(id=str(number), source="s", type="build.completed", text_data="x" * size)
-
-
-async def test_events_are_published_in_batches(connect, conductor):
-    async with connect() as client:
-        published = await client.publish_events("acme", (event(number) for number in range(2500)))
-    assert (published.received, published.stored, published.duplicates, published.dead_lettered) == (2500, 2498, 1, 1)
-    assert published.dead_letters[0].reason == "no type"
-    [messages] = conductor.requests
-    assert [len(message.events) for message in messages] == [1000, 1000, 500]
-    assert {message.tenant_id for message in messages} == {"acme"}
-    assert [item.id for message in messages for item in message.events] == [str(number) for number in range(2500)]
-
-
-async def test_large_events_travel_in_small_batches(connect, conductor):
-    async with connect() as client:
-        await client.publish_events("acme", (event(number, 700_000) for number in range(5)))
-    assert [len(message.events) for message in conductor.requests[0]] == [1, 1, 1, 1, 1]
-
-
-async def test_publishing_reports_the_servers_refusal_whenever_it_comes(connect, conductor):
-    info = ErrorInfo(reason="TENANT_MISMATCH", domain="conductor")
-    async with connect() as client:
-        for _ in range(40):  # gRPC hides the status when it comes while a batch is being written: a matter of luck
-            conductor.refusals = [Refusal(grpc.StatusCode.PERMISSION_DENIED, "no", (info,))]
-            with pytest.raises(PermissionDenied) as caught:
-                await client.publish_events("acme", (event(number, 300) for number in range(10_000)))
-            assert caught.value.reason is ErrorReason.TENANT_MISMATCH
-
-
-async def test_an_error_of_the_callers_own_events_reaches_the_caller(connect, conductor):
-    def broken():
-        yield from map(event, range(1500))
-        raise OSError("the file ended")
-
-    async with connect() as client:
-        with pytest.raises(OSError, match="the file ended"):
-            await client.publish_events("acme", broken())
-        assert (await client.predict_build_duration("acme", **BUILD)).prediction_id == "p1"
-
-
-async def test_async_events(conductor):
-    async def events():
-        for number in range(1001):
-            yield event(number)
-
-    async with ConductorClient.connect(conductor.target, insecure=True) as client:
-        assert (await client.publish_events("acme", events())).received == 1001
 
 
 async def test_a_cancelled_call_is_cancelled(conductor):

@@ -15,7 +15,7 @@ from conductor_model_store import ModelStore, ModelStoreUnavailable, ModelVersio
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.models.sessions import open_session, run_session
 from conductor_storage import ObstoreObjects
-from server.harness import PREDICTOR, graph, manifest, seconds, with_golden
+from server.harness import PREDICTOR, graph, manifest, request, seconds, with_golden
 
 OUTPUTS = ("lower", "median", "upper")
 
@@ -83,3 +83,8 @@ def measured() -> tuple[Telemetry, Callable[[], dict[str, float]]]:
         return found
 
     return Telemetry(None, MeterProvider([reader])), read
+
+
+def on(branch: str, lines: int | None = 0):
+    """A request about a branch: the entity that shares of a roll-out go by."""
+    return request(lines=lines, branch=branch)

@@ -7,7 +7,6 @@ import random
 import time
 
 import numpy as np
-import pytest
 
 from conductor.prediction.v1.provenance_pb2 import FallbackReason
 from conductor_model_store import CHAMPION, ModelScope, ModelStore
@@ -19,7 +18,7 @@ from conductor_server.models.served_model import ServedModel
 from conductor_server.models.shared_graphs import SharedParts
 from conductor_server.models.verifier import Verifier
 from server.harness import PREDICTOR, request, serving, write_features
-from server.many import Fleet, measured
+from server.many import measured
 
 NONE = FallbackReason.FALLBACK_REASON_UNSPECIFIED
 LOADING = FallbackReason.FALLBACK_REASON_MODEL_LOADING
@@ -36,11 +35,6 @@ def own(tenant: str) -> str:
 def budget(count: float) -> int:
     """Memory for so many of this test's models."""
     return round(count * 105_000)
-
-
-@pytest.fixture
-def fleet(store):
-    return Fleet(store)
 
 
 async def test_a_tenant_whose_model_is_not_there_is_answered_by_the_global_one_and_told_so(redis_url, store, fleet):

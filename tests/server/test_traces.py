@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import grpc.aio
-import pytest
 import redis
 
 from conductor.inference.v2.inference_service_pb2 import ModelInferRequest
@@ -18,14 +17,8 @@ from conductor_rpc import names
 from rpc.harness import PREDICTION
 from rpc.traced import METHOD, Traced
 from server.harness import PREDICTOR, request, serving, write_features
-from server.many import Fleet
 
 STAGES = {names.ADMISSION, names.COALESCE_WAIT, names.FEATURES_READ, names.MODEL_RUN}
-
-
-@pytest.fixture
-def fleet(store):
-    return Fleet(store)
 
 
 async def test_a_slow_prediction_tells_where_its_time_went_and_what_answered(redis_url, store, fleet):

@@ -6,14 +6,12 @@ A bounded queue and one thread: where that can't keep up, questions are dropped 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from conductor_features.tables import RowTable
 from conductor_rpc import names
 from conductor_rpc.telemetry import Telemetry
+from conductor_server.models.background import Background
 from conductor_server.models.variant_statistics import VariantStatistics
 from conductor_server.prediction.answers import Estimate, ModelLabel, Variant
 from conductor_server.prediction.columns import Question
@@ -53,7 +52,7 @@ class _Scored:
     """Of the variant and of the champion; None where one of them failed."""
 
 
-class Comparison:
+class Comparison(Background):
     """Compares in the background. Use as ``async with``; ``offer`` is for the event loop."""
 
     def __init__(self, telemetry: Telemetry, judge: Judge = lambda *_: None) -> None:
@@ -63,17 +62,9 @@ class Comparison:
         self._wake = asyncio.Event()
         self._statistics: OrderedDict[tuple[str, str, Variant], VariantStatistics] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "comparison")
-        self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="comparison")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def offer(

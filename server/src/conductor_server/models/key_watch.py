@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from conductor_model_store import ModelStore, ModelStoreUnavailable, PointerWatch, UntrustedModel
 from conductor_model_store.signed_version import SignedVersion
+from conductor_server.models.background import Background
 from conductor_server.models.loader import ModelLoader
 from conductor_server.models.registry import Registry
 from conductor_server.models.resident import Place
@@ -22,7 +22,7 @@ _LOOK_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 
 
-class KeyWatch:
+class KeyWatch(Background):
     """Looks for other keys, whether the store answers or not. Use as ``async with``."""
 
     def __init__(
@@ -30,21 +30,9 @@ class KeyWatch:
     ) -> None:
         """Without ``trust`` there is nothing to follow."""
         self._trust, self._store, self._watch, self._registry, self._loader = trust, store, watch, registry, loader
-        self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        if self._trust is not None:
-            self._task = asyncio.get_running_loop().create_task(self._run(self._trust), name="key-watch")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self, trust: Trust) -> None:
-        while True:
+    async def _run(self) -> None:
+        while (trust := self._trust) is not None:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
                 if await asyncio.to_thread(trust.refresh):

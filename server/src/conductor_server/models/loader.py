@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from conductor_model_store import (
     CHAMPION,
@@ -24,6 +24,7 @@ from conductor_model_store import (
 )
 from conductor_rpc import names
 from conductor_rpc.telemetry import Telemetry
+from conductor_server.models.background import Background
 from conductor_server.models.registry import Registry
 from conductor_server.models.resident import Place
 from conductor_server.models.served_model import ServedModel
@@ -67,7 +68,7 @@ class _Refusal:
     """The version before it that was found good."""
 
 
-class ModelLoader:
+class ModelLoader(Background):
     """Loads what must be there, in order; then what requests asked for, the latest first. Use as ``async with``."""
 
     def __init__(
@@ -88,17 +89,9 @@ class ModelLoader:
         self._settled.set()
         # One thread of its own: the default ones must stay free for what requests do beside the loop.
         self._thread = ThreadPoolExecutor(1, "model-loader")
-        self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="model-loader")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
         await self._verifier.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 

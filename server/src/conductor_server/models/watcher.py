@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self
 
 from conductor_model_store import CANARY, CHALLENGER, CHAMPION, SHADOW, ModelStoreError, Pointer, PointerWatch
+from conductor_server.models.background import Background
 from conductor_server.models.loader import ModelLoader
 from conductor_server.models.registry import Registry
 from conductor_server.models.resident import Place
@@ -17,7 +17,7 @@ _VARIANTS = frozenset({CANARY, CHALLENGER, SHADOW})
 _LOG = logging.getLogger(__name__)
 
 
-class ModelWatcher:
+class ModelWatcher(Background):
     """Polls the store off the event loop. Use as ``async with``."""
 
     def __init__(
@@ -46,17 +46,6 @@ class ModelWatcher:
         self._places: set[Place] = set()
         self._moved: dict[Place, None] = {}
         self._first_pass = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="model-watcher")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
 
     async def wait_for_first_pass(self, timeout_seconds: float) -> None:
         """Wait until what need not be asked for was tried once; gives up, without an error, after the timeout."""
