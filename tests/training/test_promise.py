@@ -78,7 +78,8 @@ def test_with_too_few_cycles_everything_is_selected_and_said_to_be(alpha: float,
 def test_what_was_missed_too_much_is_made_good() -> None:
     assert adapted_level([], 0.1) == 0.1
     assert adapted_level([0.0] * 50, 0.1) == 0.1, "never above what was promised"
-    assert adapted_level([1.0], 0.1) == pytest.approx(0.1 - 0.05 * 0.9)
+    assert adapted_level([0.3], 0.1) == pytest.approx(0.1 - 0.2 * 0.2)
+    assert adapted_level([0.3, 0.0], 0.1) == pytest.approx(0.1 - 0.2 * 0.2 + 0.2 * 0.1)
     assert adapted_level([1.0] * 9, 0.1) == 0
     broken = calibrate([np.array([1.0])] * 30, 0.1, [1.0] * 9)
     assert broken.selects_everything and broken.reason is Reason.PROMISE_WAS_BROKEN

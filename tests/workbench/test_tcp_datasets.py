@@ -200,7 +200,8 @@ def test_the_real_files_convert_whole(tmp_path: Path) -> None:
     files = [path for path in local_files(DATASETS["tcp"]) if "iofrol" in path.name]
     if not files:
         pytest.skip("CONDUCTOR_DATA_HOME holds no iofrol")
-    events, report = converted(*(tmp_path / path.name for path in files if not (tmp_path / path.name).symlink_to(path)))
+    report = tcp.Report()
+    events = [event.data for event in tcp.convert(files, report)]
     assert (len(events), report.counts["rows (RETECS)"]) == (320, 32_260)
     failed = sum(
         result.outcome == test_pb2.TestOutcome.TEST_OUTCOME_FAILED for event in events for result in event.results

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from conductor_training.test_failure.arithmetic import Array
 from conductor_training.test_failure.backtest import Backtest, Progress, run_backtest
-from conductor_training.test_failure.estimator import RULES
+from conductor_training.test_failure.estimator import BASE, RULES
 from conductor_training.test_failure.frame import TestFrame
 from conductor_training.test_failure.metrics import (
     Reliability,
@@ -24,6 +24,7 @@ from conductor_training.test_failure.metrics import (
     precision_at_recall,
     reliability,
 )
+from conductor_training.test_failure.order import expected_seconds, per_second
 from conductor_training.test_failure.prequential import Judged, Selected, judge, replay_selection
 from conductor_training.test_failure.runs import Results
 
@@ -37,6 +38,7 @@ WINDOW = 200
 SLIDING = 50
 """Runs with a failure over which the realised rate is looked at."""
 CHAMPION = "champion"
+PER_SECOND = "per second"
 GRID = np.linspace(0, 1, 51)
 
 
@@ -58,6 +60,10 @@ def evaluate(frame: TestFrame, progress: Progress) -> Evaluation:
     judged = judge(backtest)
     results = Results.of(frame)
     logits = {**backtest.logits, CHAMPION: judged.logits}
+    seconds = expected_seconds(frame)
+    for name in (*(rule.name for rule in RULES), BASE.name):
+        logits[f"{name} {PER_SECOND}"] = per_second(expit(logits[name]), seconds)
+    logits[f"{CHAMPION} {PER_SECOND}"] = per_second(judged.probabilities, seconds)
     progress("orders")
     orders = _orders(results, logits)
     rules = [rule.name for rule in RULES]
@@ -120,7 +126,8 @@ def _orders(results: Results, logits: dict[str, Array]) -> dict[str, dict[str, A
         }
         for kind in figures:
             entry[kind] = float(figures[kind][name].mean())
-            ours = paired(figures[kind][CHAMPION], figures[kind][name])
+            champion = f"{CHAMPION} {PER_SECOND}" if kind == "apfdc" else CHAMPION
+            ours = paired(figures[kind][champion], figures[kind][name])
             entry[f"champion_{kind}_difference"] = ours.mean_difference
             entry[f"champion_{kind}_wins_losses"] = [ours.wins, ours.losses]
             entry[f"champion_{kind}_p_value"] = ours.p_value

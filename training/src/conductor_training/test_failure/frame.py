@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from conductor.events.v1.test_pb2 import TestCompleted, TestOutcome
+from conductor.events.v1.test_pb2 import TestCompleted, TestOutcome, TestResult
 from conductor_features.views import PATH_CHANGES, TEST_HISTORY
 from conductor_training.test_failure.columns import COLUMNS, INDEX
 from conductor_training.test_failure.histories import Histories
@@ -50,23 +50,23 @@ class Run:
     @classmethod
     def of(cls, tenant_id: str, data: TestCompleted) -> Run:
         """From an event's data."""
-        completed = data.completed_time.ToNanoseconds() / 1e9
+        completed = data.completed_time.ToMicroseconds() / 1e6
         return cls(
             tenant_id=tenant_id,
             run_id=data.run_id,
             repository=data.repository,
-            started=data.started_time.ToNanoseconds() / 1e9 if data.HasField("started_time") else completed,
+            started=data.started_time.ToMicroseconds() / 1e6 if data.HasField("started_time") else completed,
             completed=completed,
             changed_paths=list(dict.fromkeys(data.changed_paths)),
             tests=[result.test_id for result in data.results],
             outcomes=np.array([_OUTCOME_NUMBERS[result.outcome] for result in data.results]),
-            durations=np.array(
-                [
-                    result.duration.ToNanoseconds() / 1e9 if result.HasField("duration") else np.nan
-                    for result in data.results
-                ]
-            ),
+            durations=np.array([_seconds(result) for result in data.results]),
         )
+
+
+def _seconds(result: TestResult) -> float:
+    # As the warehouse does it, to the last bit.
+    return result.duration.seconds + result.duration.nanos / 1e9 if result.HasField("duration") else np.nan
 
 
 @dataclass(frozen=True)

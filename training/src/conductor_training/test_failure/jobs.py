@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter, itemgetter
 from pathlib import Path
 
 from conductor.events.v1.test_pb2 import TestCompleted
@@ -35,23 +36,24 @@ class TrainedTests:
 
 
 def read_runs(paths: Iterable[Path]) -> Runs:
-    """The test runs of event files; a run that is told again counts as it was told last.
+    """The test runs of event files; of a run that is told again the greatest event by (time, source, id) counts.
 
     Raises:
         ValueError: a file can't be read, or holds a test run that the warehouse would reject.
         OSError: a file can't be opened.
     """
-    runs: dict[tuple[str, str], Run] = {}
+    told: dict[tuple[str, str], Event] = {}
     for path in paths:
         for number, line in enumerate(read_event_file(path), start=1):
             event = parse(line)
             if not isinstance(event, Event):
                 raise ValueError(f"{path}: event {number}: {event.reason}")
             if isinstance(event.data, TestCompleted):
-                runs[event.tenant_id, event.data.run_id] = Run.of(event.tenant_id, event.data)
+                key = event.tenant_id, event.data.run_id
+                told[key] = max(told.get(key, event), event, key=attrgetter("rank"))
     by_tenant: dict[str, list[Run]] = defaultdict(list)
-    for (tenant_id, _), run in sorted(runs.items()):
-        by_tenant[tenant_id].append(run)
+    for (tenant_id, _), event in sorted(told.items(), key=itemgetter(0)):
+        by_tenant[tenant_id].append(Run.of(tenant_id, event.data))
     return by_tenant
 
 
