@@ -130,8 +130,9 @@ def test_failure(
         runs = jobs.read_runs(events)
         if evaluate:
             judged = dict(jobs.evaluate_tests(runs, _progress))
-            for tenant_id, evaluation in judged.items() if plots is not None else ():
-                write_plots(evaluation, plots, tenant_id)
+            if plots is not None:
+                for tenant_id, evaluation in judged.items():
+                    write_plots(evaluation, plots, tenant_id)
             if output is OutputFormat.JSON:
                 print_json({tenant_id: evaluation.figures for tenant_id, evaluation in judged.items()})
             else:

@@ -40,7 +40,8 @@ class InNumpy:
 
     def op(self, kind: str, *inputs: Any) -> Array:
         """One operation of ONNX."""
-        return _OPERATIONS[kind](*inputs)
+        result: Array = _OPERATIONS[kind](*inputs)
+        return result
 
     def column(self, index: int) -> Array:
         """One column of the input."""

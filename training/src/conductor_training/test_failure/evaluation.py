@@ -11,6 +11,7 @@ from scipy.special import expit
 from conductor_training.test_failure.arithmetic import Array
 from conductor_training.test_failure.backtest import Backtest, Progress, run_backtest
 from conductor_training.test_failure.estimator import BASE, RULES
+from conductor_training.test_failure.flaky import judge_flaky
 from conductor_training.test_failure.frame import TestFrame
 from conductor_training.test_failure.metrics import (
     Reliability,
@@ -90,6 +91,7 @@ def evaluate(frame: TestFrame, progress: Progress) -> Evaluation:
             "best_rule": best_rule,
             "calibration": calibration,
             "promises": promises,
+            "flaky": judge_flaky(frame, STRETCHES),
         },
         gains={name: _gain(results, logits[name]) for name in (CHAMPION, *rules)},
         reliability=bins,
