@@ -207,3 +207,11 @@ def test_the_real_files_convert_whole(tmp_path: Path) -> None:
         result.outcome == test_pb2.TestOutcome.TEST_OUTCOME_FAILED for event in events for result in event.results
     )
     assert round(failed / report.counts["rows (RETECS)"], 3) == 0.288
+
+
+def test_a_duration_that_is_none_is_unknown_and_counted(tmp_path: Path) -> None:
+    cells = ("-1", "nan", "", "inf", "1e300", "0")
+    rows = [RETECS | {"Name": f"t{place}", "Duration": cell} for place, cell in enumerate(cells)]
+    (event,), report = converted(retecs_file(tmp_path / "a.csv.gz", *rows))
+    assert [result.HasField("duration") for result in event.results] == [False] * 5 + [True]
+    assert report.counts["rows whose duration can't be told"] == 5

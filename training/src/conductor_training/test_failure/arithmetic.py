@@ -50,8 +50,10 @@ class InNumpy:
 
     def or_else(self, tensor: Array, default: float) -> Array:
         """``tensor`` with NaN replaced."""
-        return np.where(np.isnan(tensor), default, tensor)
+        known: Array = np.where(np.isnan(tensor), default, tensor)
+        return known
 
     def clip(self, tensor: Array, lower: Any, upper: Any) -> Array:
         """Elementwise minimum and maximum."""
-        return np.minimum(np.maximum(tensor, lower), upper)
+        kept: Array = np.minimum(np.maximum(tensor, lower), upper)
+        return kept
