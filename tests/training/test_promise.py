@@ -30,7 +30,7 @@ def cycle(generator: np.random.Generator) -> np.ndarray:
 def test_exchangeable_cycles_miss_no_more_than_promised(alpha: float) -> None:
     generator = np.random.default_rng(int(alpha * 1000))
     missed = []
-    for _ in range(800):
+    for _ in range(400):
         threshold = calibrate([cycle(generator) for _ in range(120)], alpha)
         new = cycle(generator)
         missed.append(missed_share(new, np.ones(len(new)), threshold))

@@ -118,8 +118,8 @@ def _candidates(fitted: Fitted) -> list[CandidateMetrics]:
             row_count=len(logits),
             log_loss=log_loss(probabilities, unseen.frame.failed),
         )
-        if len(figures[candidate.name]):
-            entry.napfd = float(figures[candidate.name].mean())
+        if len(figures.stretch):
+            entry.napfd = float(figures.apfd[candidate.name].mean())
         metrics.append(entry)
     return metrics
 

@@ -44,7 +44,7 @@ def fit_calibration(logits: Array, happened: Array) -> BetaCalibration:
     kept = [0, 1]
     # A negative factor would turn the order round: without it, as the authors do.
     while kept:
-        model = LogisticRegression(C=1e6, max_iter=500).fit(parts[:, kept], happened)
+        model = LogisticRegression(C=1e6, solver="newton-cholesky").fit(parts[:, kept], happened)
         factors = dict(zip(kept, model.coef_[0], strict=True))
         if min(factors.values()) >= 0:
             return BetaCalibration(float(factors.get(0, 0.0)), float(factors.get(1, 0.0)), float(model.intercept_[0]))

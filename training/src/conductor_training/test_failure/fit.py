@@ -12,7 +12,7 @@ from conductor_training.test_failure.estimator import Estimator
 from conductor_training.test_failure.frame import TestFrame
 from conductor_training.test_failure.metrics import reliability
 from conductor_training.test_failure.prequential import judge
-from conductor_training.test_failure.selection import select
+from conductor_training.test_failure.selection import order_figures, select
 
 LEAST_RUNS = 30
 LEAST_FAILURES = 10
@@ -43,7 +43,7 @@ def fit_tenant(frame: TestFrame, progress: Progress) -> Fitted:
         )
     backtest = run_backtest(frame, progress)
     unseen = backtest.without_first()
-    chosen = select(unseen)
+    chosen = select(order_figures(unseen))
     judged = judge(backtest)
     late = backtest.stretch > 1
     progress("fit")

@@ -14,7 +14,7 @@ from conductor_training.test_failure.calibration import BetaCalibration, fit_cal
 from conductor_training.test_failure.estimator import DEFAULT, Candidate
 from conductor_training.test_failure.promise import Threshold, calibrate, missed_share
 from conductor_training.test_failure.runs import Results
-from conductor_training.test_failure.selection import select
+from conductor_training.test_failure.selection import OrderFigures, order_figures, select
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class Judged:
 def judge(backtest: Backtest) -> Judged:
     """Every row of a backtest, as it would have been answered."""
     logits, probabilities = np.empty(len(backtest.stretch)), np.empty(len(backtest.stretch))
+    figures = order_figures(backtest)
     champions = []
     for stretch in range(int(backtest.stretch.max()) + 1):
-        champion, calibration = _before(backtest, stretch)
+        champion, calibration = _before(backtest, figures, stretch)
         which = backtest.stretch == stretch
         logits[which] = backtest.logits[champion.name][which]
         probabilities[which] = calibration.apply(InNumpy(backtest.frame.inputs[which]), logits[which])
@@ -41,12 +42,12 @@ def judge(backtest: Backtest) -> Judged:
     return Judged(logits, probabilities, tuple(champions))
 
 
-def _before(backtest: Backtest, stretch: int) -> tuple[Candidate, BetaCalibration]:
+def _before(backtest: Backtest, figures: OrderFigures, stretch: int) -> tuple[Candidate, BetaCalibration]:
     if stretch < 2:
         # Nothing was predicted by anything fitted yet.
         return DEFAULT, BetaCalibration()
     past = backtest.before(stretch).without_first()
-    champion = select(past)
+    champion = select(figures.between(1, stretch))
     return champion, fit_calibration(past.logits[champion.name], past.frame.failed)
 
 
