@@ -32,11 +32,11 @@ random.Random(31).shuffle(EVENTS)
 
 
 def install(patch: pytest.MonkeyPatch, key: str) -> View:
-    """The second version of a view, with the same definition: then the rows must be the same."""
+    """The next version of a view, with the same definition: then the rows must be the same."""
     first = VIEWS[key]
-    second = replace(first, version=2)
+    second = replace(first, version=first.version + 1)
     definition = registry.DEFINITIONS[key]
-    kind = type(f"{type(definition).__name__}V2", (type(definition),), {"view": second})
+    kind = type(f"{type(definition).__name__}Next", (type(definition),), {"view": second})
     patch.setitem(VIEWS, second.key, second)  # type: ignore[arg-type]
     patch.setitem(registry.DEFINITIONS, second.key, kind())  # type: ignore[arg-type]
     modules: dict[ModuleType, dict[str, tuple[str, ...]]] = {
@@ -87,7 +87,7 @@ import psycopg, pytest
 from warehouse.test_backfill import install
 from conductor_warehouse.features import backfill
 url, point = sys.argv[1:]
-install(pytest.MonkeyPatch(), "test_history_v1")
+install(pytest.MonkeyPatch(), "test_history_v2")
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 calls = 0
@@ -101,7 +101,7 @@ def killed_store(*arguments):
 if point == "before commit":
     backfill._store = killed_store
 with psycopg.connect(url, autocommit=True) as connection:
-    backfill.backfill(connection, "test_history_v2", batch_size=8,
+    backfill.backfill(connection, "test_history_v3", batch_size=8,
         progress=die if point == "after commit" else lambda _: None)
 """
 
@@ -111,7 +111,7 @@ def test_killed_it_goes_on(
     warehouse: psycopg.Connection, warehouse_url: str, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     ingest(warehouse, EVENTS)
-    view = install(monkeypatch, "test_history_v1")
+    view = install(monkeypatch, "test_history_v2")
     create_log(warehouse, view)
     environment = {"PYTHONPATH": ":".join(sys.path)}
     run = subprocess.run([sys.executable, "-c", _KILLED, warehouse_url, point], check=False, env=environment)
@@ -119,7 +119,7 @@ def test_killed_it_goes_on(
     done = sum(int(str(one["events"] or 0)) for one in status(warehouse, view.key))
     assert done == (16 if point == "before commit" else 8)
     backfill(warehouse, view.key, batch_size=40)
-    expected = latest_rows(warehouse, VIEWS["test_history_v1"])
+    expected = latest_rows(warehouse, VIEWS["test_history_v2"])
     assert repr(sorted(latest_rows(warehouse, view).items())) == repr(sorted(expected.items()))
     count = warehouse.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(view.log_table))).fetchall()
     assert count == [(len(expected),)]  # each row once

@@ -104,7 +104,7 @@ def test_retention_takes_a_tenants_own_old_rows_and_nothing_else(variant_warehou
     assert _counts(connection, "acme") == before
     done = retention.run(connection, now=now)
     assert {deleted.table: deleted.rows for deleted in done} == planned
-    assert planned["inbox"] > 0 and planned["test_results"] > 0 and planned["feature_log_test_history_v1"] > 0
+    assert planned["inbox"] > 0 and planned["test_results"] > 0 and planned["feature_log_test_history_v2"] > 0
     assert all(oldest is None or oldest >= horizon for oldest in _oldest(connection, "acme").values())
     assert _counts(connection, "globex") == others
     assert all(

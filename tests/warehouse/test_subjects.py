@@ -67,7 +67,8 @@ def test_the_log_is_what_a_computation_from_scratch_gives(warehouse: psycopg.Con
 def _expected_history(results: list[tuple[datetime, str, int, str, float | None]]) -> dict[str, float | None]:
     """Worked out result by result."""
     row: dict[str, Any] = dict.fromkeys(TEST_HISTORY.field_names)
-    row |= dict.fromkeys(("run_count", "failure_count", "skip_count", "flip_count"), 0.0)
+    row |= dict.fromkeys(("run_count", "failure_count", "skip_count", "flip_count", "rerun_flip_count"), 0.0)
+    row |= dict.fromkeys(("recent_run_weight", "recent_failure_weight"), 0.0)
 
     def blend(name: str, value: float, factor: float) -> None:
         row[name] = value if row[name] is None else factor * row[name] + (1 - factor) * value
@@ -83,9 +84,14 @@ def _expected_history(results: list[tuple[datetime, str, int, str, float | None]
         if row["last_failed"] is not None:
             flipped = float(row["last_failed"] != failed)
             row["flip_count"] += flipped
+            row["rerun_flip_count"] += flipped * (time == row["last_run_time"])
             blend("flip_rate_20", flipped, 0.95)
             if flipped:
                 row["last_flip_time"] = time
+        kept = float(np.exp2(-(time - (row["last_run_time"] or time)) / (14 * 86_400)))
+        row["recent_run_weight"] = row["recent_run_weight"] * kept + 1.0
+        row["recent_failure_weight"] = row["recent_failure_weight"] * kept + failed
+        blend("failure_rate_2", failed, 0.5)
         blend("failure_rate_10", failed, 0.9)
         blend("failure_rate_50", failed, 0.98)
         if failed:
@@ -134,4 +140,4 @@ def test_a_run_that_is_told_again_replaces_its_results(warehouse: psycopg.Connec
     assert warehouse.execute("SELECT test_id FROM test_results").fetchall() == [("y",)]
     rows = {entity[2]: row for (entity, _), row in latest_rows(warehouse, TEST_HISTORY).items()}
     assert rows["x"]["run_count"] == 0.0 and rows["y"]["run_count"] == 1.0
-    assert warehouse.execute("SELECT count(*) FROM feature_log_test_history_v1").fetchone() == (3,)
+    assert warehouse.execute("SELECT count(*) FROM feature_log_test_history_v2").fetchone() == (3,)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conductor_client.output import USAGE, OutputFormat, OutputOption, fail, print_rows
+from conductor_client.output import USAGE, OutputFormat, OutputOption, fail, print_json, print_rows
 
 if TYPE_CHECKING:
     from conductor_training.jobs import Trained
 
 commands = typer.Typer(no_args_is_help=True, help="Train models from the warehouse and publish them.")
-
-
-@commands.callback()
-def _group() -> None:
-    """Keeps `conductor train build-duration` two words while there is one predictor."""
 
 
 @commands.command("build-duration")
@@ -106,6 +102,57 @@ def build_duration(
         rows = [{key: value for key, value in row.items() if key not in _ONLY_JSON} for row in rows]
     print_rows(rows, output, empty="There are no builds to train on: ingest some first.")
     if not any(row["version"] or row["model"] for row in rows if not row["skipped"]):
+        raise typer.Exit(1)
+
+
+@commands.command("test-failure")
+def test_failure(
+    events: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Event files with test runs.")],
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Judge the whole procedure on the history instead; publishes nothing.")
+    ] = False,
+    plots: Annotated[Path | None, typer.Option(help="With --evaluate: write plots (SVG) into this folder.")] = None,
+    publish: Annotated[bool, typer.Option(help="Publish, so that servers take the models up.")] = True,
+    store: Annotated[str | None, typer.Option(help="The model store; else CONDUCTOR_MODEL_STORE.")] = None,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Train models that predict which tests fail, one for each tenant.
+
+    Naive rules and trees that correct the base are compared on a time-ordered backtest; the best is calibrated and
+    published. --evaluate tells how that would have done run by run: order, calibration, and selections with a promise.
+
+    Examples:
+
+    conductor train test-failure tests.ndjson.gz
+
+    conductor train test-failure tests.ndjson.gz --evaluate --plots docs/models -o json
+    """
+    from conductor_model_store import ModelStoreError
+    from conductor_model_store.settings import ModelStoreSettings
+    from conductor_training.test_failure import jobs, tables
+    from conductor_training.test_failure.bundle import ExportDiffers
+    from conductor_training.test_failure.plots import write_plots
+
+    if plots is not None and not evaluate:
+        fail("--plots goes with --evaluate", USAGE)
+    try:
+        runs = jobs.read_runs(events)
+        if evaluate:
+            judged = dict(jobs.evaluate_tests(runs, _progress))
+            if plots is not None:
+                for tenant_id, evaluation in judged.items():
+                    write_plots(evaluation, plots, tenant_id)
+            if output is OutputFormat.JSON:
+                print_json({tenant_id: evaluation.figures for tenant_id, evaluation in judged.items()})
+            else:
+                print_rows(tables.evaluation_rows(judged), output, empty="There are no test runs in these files.")
+            return
+        opened = ModelStoreSettings.from_flags(model_store=store).open() if publish else None
+        rows = [tables.trained_row(trained) for trained in jobs.train_tests(runs, opened, _progress)]
+    except (OSError, ValueError, ExportDiffers, ModelStoreError) as error:
+        fail(str(error).strip())
+    print_rows(rows, output, empty="There are no test runs in these files.")
+    if not any(row["model"] for row in rows):
         raise typer.Exit(1)
 
 

@@ -240,36 +240,37 @@ def pull_dataset(
 
 @datasets_commands.command("convert")
 def convert_dataset(
-    name: Annotated[str, typer.Argument(help="Format of the files: gha-build-duration.")],
+    name: Annotated[str, typer.Argument(help="Format of the files: gha-build-duration or tcp.")],
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Raw files, .gz too.")],
     events: Annotated[Path, typer.Option("--out", "-o", help="Event file to write, NDJSON; .gz compresses.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Turn raw files into events. Says what became of every row.
 
-    A stretch of more than ten minutes in which none of a run's jobs was running is waiting (an approval, a re-run) and
-    is taken out of its duration; a record touched long after its last job ends with that job.
+    gha-build-duration: a stretch of more than ten minutes in which none of a run's jobs was running is waiting (an
+    approval, a re-run) and is taken out of its duration; a record touched long after its last job ends with that job.
+
+    tcp: test executions by CI cycle, in the formats of RETECS and of Coleman, CSV or Parquet; a run for each cycle.
 
     \b
     Example:
       conductor datasets convert gha-build-duration raw__*.csv.gz -o events.ndjson
+      conductor datasets convert tcp iofrol.csv.gz square@retrofit/features-engineered.csv -o tests.ndjson.gz
     """
-    from conductor_workbench.datasets import gha_build_duration
+    from conductor_workbench.datasets import gha_build_duration, tcp
     from conductor_workbench.events_file import write_events
 
-    if name != gha_build_duration.NAME:
-        fail(f"no format {name!r}; there is: {gha_build_duration.NAME}", USAGE)
-    report = gha_build_duration.Report()
+    formats: Mapping[str, Any] = {kind.NAME: kind for kind in (gha_build_duration, tcp)}
+    if name not in formats:
+        fail(f"no format {name!r}; there are: {', '.join(formats)}", USAGE)
+    report = formats[name].Report()
     try:
-        count = write_events(gha_build_duration.convert(files, report), events)
+        count = write_events(formats[name].convert(files, report), events)
     except (OSError, ValueError) as error:
         fail(str(error))
-    figures: Mapping[str, Any] = {
-        "file": str(events),
-        "events": count,
-        **report.counts,
-        "days of waiting taken out": round(report.waiting_seconds / 86_400, 1),
-    }
+    figures: dict[str, Any] = {"file": str(events), "events": count, **report.counts}
+    if name == gha_build_duration.NAME:
+        figures["days of waiting taken out"] = round(report.waiting_seconds / 86_400, 1)
     print_record(figures, OutputFormat.JSON if as_json else OutputFormat.TABLE)
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-EVENT_ORDER = ("build.queued", "build.completed")
+EVENT_ORDER = ("build.queued", "build.completed", "test.completed")
 """At equal times what is queued comes before what is completed."""
 
 

@@ -5,6 +5,9 @@ are ordered by (completed_time of the run, run_id, place in the run). It *flips*
 one before did not, or the other way round. An "exponential mean with factor f" starts with the first value and then is
 f × itself + (1 − f) × the value. A field is NaN where there is nothing to compute it from; counts are then 0.
 
+Version 2 of ``test_history`` adds what flakiness and a fading memory are told by: ``failure_rate_2`` orders tests as
+sorting by their latest results does.
+
 A row follows from the entity's row before it and the results since: a test costs the same whatever its past.
 """
 
@@ -18,7 +21,7 @@ _OWNER = "test-intelligence"
 
 TEST_HISTORY = View(
     name="test_history",
-    version=1,
+    version=2,
     entity=("tenant_id", "repository", "test_id"),
     fields=(
         Field("run_count", "Executed results", "1"),
@@ -26,9 +29,13 @@ TEST_HISTORY = View(
         Field("skip_count", "Skipped results", "1"),
         Field("flip_count", "Flips", "1"),
         Field("last_failed", "1 if the latest executed result failed, else 0", "1"),
+        Field("failure_rate_2", "Exponential mean of failed (1) or not (0) with factor 0.5", "1"),
         Field("failure_rate_10", "Exponential mean of failed (1) or not (0) with factor 0.9", "1"),
         Field("failure_rate_50", "The same with factor 0.98", "1"),
         Field("flip_rate_20", "Exponential mean of flipped (1) or not (0) with factor 0.95", "1"),
+        Field("rerun_flip_count", "Flips within one run (one completion): the code was the same", "1"),
+        Field("recent_run_weight", "Executed results, each halved every 14 days until last_run_time", "1"),
+        Field("recent_failure_weight", "Failed results, each halved every 14 days until last_run_time", "1"),
         Field("runs_since_failure", "Executed results after the latest that failed", "1"),
         Field("last_duration", "Latest known duration of an executed result", "s"),
         Field("mean_duration_10", "Exponential mean of known durations with factor 0.9", "s"),

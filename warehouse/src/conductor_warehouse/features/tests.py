@@ -20,7 +20,9 @@ from conductor_warehouse.features.moments import Moments
 from conductor_warehouse.staging import stage
 
 _SECOND = 1_000_000
-_Facts = Mapping[str, NDArray[np.float64]]
+RECENT_HALF_LIFE = 14 * 86_400.0
+"""Of the weights in ``test_history``, in seconds."""
+Facts = Mapping[str, NDArray[np.float64]]
 
 
 def _seed_rows(view: View, moments: Moments, seeds: Seeds | None, counts: tuple[str, ...]) -> Rows:
@@ -78,16 +80,31 @@ class TestHistory:
             """,
         )
         facts = {"at": at / _SECOND, "outcome": table[:, 0], "duration": table[:, 1]}
-        counts = ("run_count", "failure_count", "skip_count", "flip_count")
-        return fold(self.view, moments, _seed_rows(self.view, moments, seeds, counts), owner, at, facts, _after_result)
+        return fold(self.view, moments, _seed_rows(self.view, moments, seeds, COUNTS), owner, at, facts, after_result)
 
 
-def _after_result(state: State, fact: _Facts) -> State:
+COUNTS = (
+    "run_count",
+    "failure_count",
+    "skip_count",
+    "flip_count",
+    "rerun_flip_count",
+    "recent_run_weight",
+    "recent_failure_weight",
+)
+"""Fields of a test's history that are 0 before its first result."""
+
+
+def after_result(state: State, fact: Facts) -> State:
+    """Histories of tests after one more result of each: ``at`` in epoch s, ``outcome`` 0 passed, 1 failed, 2 skipped,
+    ``duration`` in s or NaN."""
     executed, failed = fact["outcome"] != 2, (fact["outcome"] == 1).astype(np.float64)
     known = ~np.isnan(state["last_failed"])
     flipped = (known & (state["last_failed"] != failed)).astype(np.float64)
     took = executed & ~np.isnan(fact["duration"])
     at = fact["at"]
+    same_run = at == state["last_run_time"]
+    kept = np.where(executed, np.exp2(-np.nan_to_num(at - state["last_run_time"]) / RECENT_HALF_LIFE), 1.0)
 
     def where_executed(name: str, value: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(executed, value, state[name])
@@ -98,9 +115,13 @@ def _after_result(state: State, fact: _Facts) -> State:
         "skip_count": state["skip_count"] + ~executed,
         "flip_count": where_executed("flip_count", state["flip_count"] + flipped),
         "last_failed": where_executed("last_failed", failed),
+        "failure_rate_2": where_executed("failure_rate_2", blend(state["failure_rate_2"], failed, 0.5)),
         "failure_rate_10": where_executed("failure_rate_10", blend(state["failure_rate_10"], failed, 0.9)),
         "failure_rate_50": where_executed("failure_rate_50", blend(state["failure_rate_50"], failed, 0.98)),
         "flip_rate_20": np.where(executed & known, blend(state["flip_rate_20"], flipped, 0.95), state["flip_rate_20"]),
+        "rerun_flip_count": where_executed("rerun_flip_count", state["rerun_flip_count"] + flipped * same_run),
+        "recent_run_weight": state["recent_run_weight"] * kept + executed,
+        "recent_failure_weight": state["recent_failure_weight"] * kept + failed,
         "runs_since_failure": where_executed(
             "runs_since_failure", np.where(failed == 1, 0.0, state["runs_since_failure"] + 1)
         ),
@@ -141,10 +162,11 @@ class PathChanges:
         )
         facts = {"at": at / _SECOND, "failed": (table[:, 0] > 0).astype(np.float64)}
         counts = ("change_count", "failed_run_count")
-        return fold(self.view, moments, _seed_rows(self.view, moments, seeds, counts), owner, at, facts, _after_change)
+        return fold(self.view, moments, _seed_rows(self.view, moments, seeds, counts), owner, at, facts, after_change)
 
 
-def _after_change(state: State, fact: _Facts) -> State:
+def after_change(state: State, fact: Facts) -> State:
+    """Histories of paths after one more run of each: ``at`` in epoch s, ``failed`` 1 if a test failed."""
     failed, at = fact["failed"], fact["at"]
     return {
         "change_count": state["change_count"] + 1,
@@ -182,8 +204,9 @@ class TestPathAffinity:
             """,
         )
         seed = _seed_rows(self.view, moments, seeds, ("failure_count",))
-        return fold(self.view, moments, seed, owner, at, {"at": at / _SECOND}, _after_failure)
+        return fold(self.view, moments, seed, owner, at, {"at": at / _SECOND}, after_failure)
 
 
-def _after_failure(state: State, fact: _Facts) -> State:
+def after_failure(state: State, fact: Facts) -> State:
+    """Histories of pairs after one more run in which the test failed and the path had changed."""
     return {"failure_count": state["failure_count"] + 1, "last_failure_time": fact["at"]}

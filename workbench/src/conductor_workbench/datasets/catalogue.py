@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
 
@@ -23,10 +24,13 @@ class Dataset:
     """Address of the repository's files at the commit, ending in a slash."""
     files: Mapping[str, str]
     """Path in the repository → SHA-256 of the file."""
+    local_patterns: tuple[str, ...] = ("raw__*.csv.gz",)
+    """Names of local copies, whoever made them."""
 
     def local_name(self, path: str) -> str:
-        """Name under which a gzipped local copy of ``path`` is looked for and kept."""
-        return f"raw__{Path(path).name.replace(' ', '_')}.gz"
+        """Name under which a local copy of ``path`` is looked for and kept; a gzipped copy, unless it is Parquet."""
+        name = Path(path).name.replace(" ", "_")
+        return f"{Path(path).parent.name}__{name}" if name.endswith(".parquet") else f"raw__{name}.gz"
 
 
 DATASETS: Mapping[str, Dataset] = {
@@ -56,6 +60,20 @@ DATASETS: Mapping[str, Dataset] = {
                 ),
             },
         ),
+        Dataset(
+            name="tcp",
+            description="Test executions by CI cycle, of studies of test prioritisation",
+            licence="MIT",
+            address="https://raw.githubusercontent.com/jacksonpradolima/coleman/"
+            "6c4a86f2abd876966c557849e5833e82963e5622/",
+            files={
+                "examples/square@retrofit/features-engineered-contextual.parquet": (
+                    "f2dd1ab977ac52fd3eb724c3b4edc5ad728c689a2188338c6175f5ded8b5b59c"
+                ),
+            },
+            # Beside what is pulled: the files of RETECS, which its authors publish elsewhere.
+            local_patterns=("[!P]*.parquet", "[!P]*.csv.gz"),
+        ),
     )
 }
 
@@ -69,7 +87,11 @@ def data_home() -> Path | None:
 def local_files(dataset: Dataset, home: Path | None = None) -> list[Path]:
     """Raw files of ``dataset`` under ``home`` (default: :func:`data_home`), sorted by name."""
     home = home or data_home()
-    return sorted((home / dataset.name).glob("raw__*.csv.gz")) if home else []
+    return (
+        sorted(path for pattern in dataset.local_patterns for path in (home / dataset.name).glob(pattern))
+        if home
+        else []
+    )
 
 
 def pull(dataset: Dataset, home: Path) -> list[Path]:
@@ -91,7 +113,7 @@ def pull(dataset: Dataset, home: Path) -> list[Path]:
                 )
             )
             partial = target.with_suffix(".part")
-            with fetched.open("rb") as source, gzip.GzipFile(partial, "wb", mtime=0) as sink:
+            with fetched.open("rb") as source, _kept(partial, compressed=target.suffix == ".gz") as sink:
                 shutil.copyfileobj(source, sink)
             partial.replace(target)
             fetched.unlink()
@@ -99,6 +121,11 @@ def pull(dataset: Dataset, home: Path) -> list[Path]:
     return paths
 
 
+def _kept(path: Path, *, compressed: bool) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(path, "wb", mtime=0)) if compressed else path.open("wb")
+
+
 def _content_digest(path: Path) -> str:
-    with gzip.open(path, "rb") as file:
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
