@@ -21,6 +21,7 @@ from conductor.errors.v1.error_reason_pb2 import ErrorReason
 from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationRequest
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from conductor_rpc.errors import DOMAIN, TABLE
+from conductor_rpc.roles import ROLES
 from faults.scene import Scene
 
 ATTACK_SECONDS = float(os.environ.get("CONDUCTOR_TEST_ATTACK_SECONDS", "0"))
@@ -129,7 +130,8 @@ def channel(scene: Scene, target: str | None = None) -> Iterator[grpc.Channel]:
 
 
 def bearer(scene: Scene, tenant_id: str) -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {scene.platform.keys.token(tenant_id)}"),)
+    """Credentials with every role: what they are refused for is never a lack of one."""
+    return (("authorization", f"Bearer {scene.platform.keys.token(tenant_id, roles=ROLES)}"),)
 
 
 def require_good(scene: Scene, calls: grpc.Channel) -> None:
