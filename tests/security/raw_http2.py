@@ -46,7 +46,9 @@ class RawConnection:
         host, _, port = target.rpartition(":")
         context = ssl.create_default_context(cafile=authority)
         context.set_alpn_protocols(["h2"])
-        self._socket = context.wrap_socket(socket.create_connection((host, int(port)), timeout), server_hostname=host)
+        connection = socket.create_connection((host, int(port)), timeout)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as gRPC itself does
+        self._socket = context.wrap_socket(connection, server_hostname=host)
         self._unread = b""
         self._encoder = Encoder()
         self.decoder = Decoder()
