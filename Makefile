@@ -29,7 +29,7 @@ demo: setup ## Run the whole way once: events in, predictions out, a report at t
 	@$(BIN)/conductor demo
 
 test: setup ## Run the tests, two files at a time
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup lint types contract ## Lint, types, import directions, contract
 

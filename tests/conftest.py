@@ -33,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="of what such tests do at random")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: else one begins last, and everything waits for it."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """Of everything random in a test."""
@@ -77,7 +82,7 @@ def redis_url(embedded_redis: EmbeddedRedis) -> str:
 @pytest.fixture(scope="session")
 def embedded_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """One PostgreSQL for the session."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), keep=False) as server:
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), keep=False, durable=False) as server:
         yield server
 
 

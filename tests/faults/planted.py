@@ -20,7 +20,7 @@ from conductor_server.prediction.answers import Fallback, Method
 
 VARIABLE = "CONDUCTOR_TEST_PLANTED_BUG"
 _LOOK_SECONDS = 0.02
-_LEAK_BYTES = 1 << 20
+_LEAK_BYTES = 4 << 20
 
 
 class _Bug:

@@ -42,6 +42,8 @@ from pathlib import Path
 from conductor.events.v1.cloud_event_pb2 import CloudEvent
 from conductor_client import ConductorClient, ConductorError
 
+pytestmark = pytest.mark.long
+
 file, address, acknowledged, size, begin = sys.argv[1:]
 
 def to_event(line):

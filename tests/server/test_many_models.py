@@ -7,6 +7,7 @@ import random
 import time
 
 import numpy as np
+import pytest
 
 from conductor.prediction.v1.provenance_pb2 import FallbackReason
 from conductor_model_store import CHAMPION, ModelScope, ModelStore
@@ -19,6 +20,8 @@ from conductor_server.models.shared_graphs import SharedParts
 from conductor_server.models.verifier import Verifier
 from server.harness import PREDICTOR, request, serving, write_features
 from server.many import measured
+
+pytestmark = pytest.mark.long
 
 NONE = FallbackReason.FALLBACK_REASON_UNSPECIFIED
 LOADING = FallbackReason.FALLBACK_REASON_MODEL_LOADING

@@ -30,6 +30,8 @@ from warehouse.histories import (
     same,
 )
 
+pytestmark = pytest.mark.long
+
 SECOND = timedelta(seconds=1)
 
 

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import psycopg
+import pytest
 
 from conductor_warehouse.bulk import ingest_many
 from conductor_warehouse.ingestion import ingest
 from conductor_workbench.bench.ingestion_events import START, event, stamp
 from warehouse.histories import Build, completed_event, queued_event
+
+pytestmark = pytest.mark.long
 
 LITTLE, MUCH, BATCH = 4_000, 24_000, 500
 

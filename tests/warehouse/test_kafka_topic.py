@@ -31,6 +31,8 @@ from warehouse.catalogue import random_events, state
 from warehouse.consuming import die_at, state_at_once, until
 from warehouse.mock_kafka import MockKafka
 
+pytestmark = pytest.mark.long
+
 TOPIC, GROUP = "builds.events", "warehouse"
 EVENTS = random_events(4, 90)
 SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "200"}
@@ -180,11 +182,11 @@ def test_partitions_may_be_lost_in_the_middle_of_a_batch(
     reached, goes_on = threading.Event(), threading.Event()
     ingest = consumer_module.ingest
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **named: Any) -> Any:
         if threading.current_thread().name == "slow" and not goes_on.is_set():
             reached.set()
             assert goes_on.wait(30)
-        return ingest(*arguments)
+        return ingest(*arguments, **named)
 
     monkeypatch.setattr(consumer_module, "ingest", slow)
     with _consuming(warehouse_url, kafka, "slow") as first:

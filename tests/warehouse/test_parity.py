@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psycopg
+import pytest
 from numpy.typing import NDArray
 from psycopg import sql
 
@@ -29,6 +30,8 @@ from conductor_warehouse.features import log
 from conductor_warehouse.ingestion import ingest
 from conductor_warehouse.tailing_writer import TailingWriter
 from warehouse.catalogue import random_events
+
+pytestmark = pytest.mark.long
 
 PAIRS = int(os.environ.get("CONDUCTOR_TEST_PARITY_PAIRS", "100000"))
 """How many pairs of entity and time are compared at least, over all views."""

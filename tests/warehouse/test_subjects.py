@@ -20,6 +20,8 @@ from conductor_workbench.embedded import EmbeddedPostgres
 from warehouse.catalogue import SUBJECT_TABLES, random_events, state
 from warehouse.histories import latest_rows
 
+pytestmark = pytest.mark.long
+
 
 def _ingest(connection: psycopg.Connection[Any], events: list[bytes], chance: random.Random) -> None:
     position = 0

@@ -21,6 +21,8 @@ from conductor_workbench.replay.scores import Answer, score_project, summarise
 from conductor_workbench.replay.timeline import Ask, Deliver, Train, timeline
 from conductor_workbench.simulate.builds import Simulation, simulate
 
+pytestmark = pytest.mark.long
+
 START = datetime(2025, 1, 1, tzinfo=UTC)
 
 

@@ -20,6 +20,7 @@ from conductor_workbench.embedded.startable import Startable
 from conductor_workbench.embedded.wheels import wheel_folder
 
 _SUPERUSER = "conductor"
+_NOT_DURABLE = ("-c", "fsync=off", "-c", "full_page_writes=off")
 _TIMESCALE = ("-c", "shared_preload_libraries=timescaledb", "-c", "timescaledb.telemetry_level=off")
 
 
@@ -40,8 +41,14 @@ class EmbeddedPostgres(Startable):
     ``directory`` its data stand in the system's folder for temporary files instead (see :attr:`data`).
     """
 
-    def __init__(self, directory: Path, *, keep: bool = True) -> None:
-        """Without ``keep`` nothing of an earlier run is used, and nothing is left."""
+    def __init__(self, directory: Path, *, keep: bool = True, durable: bool = True) -> None:
+        """What becomes of the data.
+
+        Args:
+            directory: Where they are.
+            keep: If not, nothing of an earlier run is used, and nothing is left.
+            durable: If not, they outlive any of its processes, but maybe not the machine: disks are not waited for.
+        """
         directory = directory.absolute()
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         if self._user is not None and not _everybody_may_enter(directory):
@@ -49,6 +56,7 @@ class EmbeddedPostgres(Startable):
             directory = Path(tempfile.gettempdir()) / f"conductor-postgres-{name}"
         self.directory = directory
         self._keep = keep
+        self._options = () if durable else _NOT_DURABLE
         self._started = False
         self.data = directory / "data"
         self._log = directory / "postgres.log"
@@ -88,6 +96,7 @@ class EmbeddedPostgres(Startable):
                 str(binaries / "postgres"),
                 *("-D", str(self.data), "-k", str(self._socket_directory), "-h", ""),
                 *("-c", "max_connections=100", "-c", "shared_buffers=512MB", "-c", "max_wal_size=4GB"),
+                *self._options,
                 *(_TIMESCALE if _has_timescale(binaries) else ()),
             ],
             self._log,
