@@ -221,3 +221,23 @@ def test_a_file_of_an_impossible_number_is_told(run, store, root, make_model):
     other = store.publish(*make_model(2), "shadow").version
     told = run("promote", "build-duration", other)
     assert (told.exit_code, "impossible number" in told.stderr) == (1, True)
+
+
+def test_moves_are_noted_before_and_after(run, store, make_model, tmp_path, monkeypatch):
+    first, _ = store.publish(*make_model(1)), store.publish(*make_model(2))
+    audit = tmp_path / "audit.ndjson"
+    monkeypatch.setenv("CONDUCTOR_AUDIT_FILE", str(audit))
+    assert run("promote", "build-duration", first.version).exit_code == 0
+    assert run("promote", "build-duration", "f" * 16).exit_code == 1
+    noted = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [(line["method"], line["phase"], line.get("code")) for line in noted] == [
+        ("models promote", "begun", None),
+        ("models promote", "ended", "OK"),
+        ("models promote", "begun", None),
+        ("models promote", "ended", "FAILED"),
+    ]
+    assert noted[0]["resource"]["version"] == first.version
+    monkeypatch.setenv("CONDUCTOR_AUDIT_FILE", str(tmp_path))  # a folder: nothing can be noted
+    moved = run("rollback", "build-duration")
+    assert moved.exit_code == 1 and "audit" in moved.stderr
+    assert store.resolve("build-duration").version == first.version

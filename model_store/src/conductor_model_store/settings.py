@@ -56,6 +56,8 @@ class ModelStoreSettings(ModelTrustSettings):
     """Local path or URL (``s3://bucket/prefix``, …) of the model store."""
     model_signing_key: Path | None = None
     """Private key (PEM) that published models are signed with; without it they are not signed."""
+    audit_file: Path | None = None
+    """File that commands note their moves in, as servers do; None: the channel's history alone tells of them."""
 
     def open(self) -> "ModelStore":
         """Open the store. Raises InvalidKey, ModelStoreUnavailable."""

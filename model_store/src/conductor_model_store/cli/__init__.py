@@ -13,6 +13,7 @@ from conductor_model_store.cli.options import (
     StoreOption,
     TenantOption,
     actor,
+    moving,
     opened,
     trusted_keys_are_set,
 )
@@ -161,7 +162,7 @@ def rollback_model(
 
     Example: conductor models rollback build-duration --tenant acme --reason "worse on Mondays"
     """
-    with opened(store) as models:
+    with moving(store, "rollback", predictor=predictor, tenant_id=tenant, channel=channel) as models:
         pointer = models.rollback(predictor, tenant, channel, actor=actor(), detail=reason)
         print_record(_moved(models, pointer), output)
 
@@ -190,7 +191,8 @@ def promote_model(
 
     conductor models promote build-duration canary
     """
-    with opened(store) as models:
+    resource = {"predictor": predictor, "tenant_id": tenant, "channel": channel, "version": version, "weight": weight}
+    with moving(store, "promote", **resource) as models:
         pointer = models.promote(predictor, tenant, version, channel, weight, actor=actor(), detail=reason)
         print_record(_moved(models, pointer), output)
 
@@ -245,7 +247,7 @@ def withdraw_channel(
 
     Example: conductor models withdraw build-duration canary --reason "slower than we thought"
     """
-    with opened(store) as models:
+    with moving(store, "withdraw", predictor=predictor, tenant_id=tenant, channel=channel) as models:
         pointer = models.withdraw(predictor, tenant, channel, reason, actor=actor())
         print_record(_moved(models, pointer), output)
 

@@ -45,6 +45,24 @@ def opened(location: str | None) -> "Iterator[ModelStore]":
         fail(str(error))
 
 
+@contextmanager
+def moving(location: str | None, command: str, **resource: object) -> "Iterator[ModelStore]":
+    """As :func:`opened`, for what moves a channel: noted in the audit log before it is done, and what came of it."""
+    from conductor_client.audit_log import AuditLog, audited_command
+    from conductor_model_store.settings import ModelStoreSettings
+
+    file = ModelStoreSettings().audit_file
+    with opened(location) as store:
+        if file is None:
+            yield store
+            return
+        try:
+            with audited_command(AuditLog(file), f"models {command}", **resource):
+                yield store
+        except OSError as error:
+            fail(f"the audit log: {error}")
+
+
 def actor() -> str:
     """Who types, by the machine's account."""
     try:

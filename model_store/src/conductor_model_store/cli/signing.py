@@ -14,6 +14,7 @@ from conductor_model_store.cli.options import (
     StoreOption,
     TenantOption,
     actor,
+    moving,
     opened,
 )
 
@@ -147,7 +148,8 @@ def restart_channel(
 
     Example: conductor models restart-channel build-duration --tenant acme --above 17 --reason "restored the backup"
     """
-    with opened(store) as models:
+    resource = {"predictor": predictor, "tenant_id": tenant, "channel": channel, "above": above}
+    with moving(store, "restart-channel", **resource) as models:
         pointer = models.restart_channel(predictor, tenant, channel, above, actor=actor(), detail=reason)
         record = {"model": pointer.scope.resource_name, "channel": channel, "version": pointer.version}
         print_record(record | {"generation": pointer.generation}, output)
