@@ -9,6 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conductor_client.output import FAILED, USAGE, OutputFormat, OutputOption, fail
+from conductor_rpc.options import (
+    ApiKeysOption,
+    AudienceOption,
+    AuditFileOption,
+    CertificateIdentitiesOption,
+    GraceOption,
+    HostOption,
+    InsecureOption,
+    IssuerOption,
+    JwksOption,
+    TlsCertOption,
+    TlsClientCaOption,
+    TlsKeyOption,
+)
 
 if TYPE_CHECKING:
     from conductor_server.settings import ServerSettings
@@ -16,7 +30,7 @@ if TYPE_CHECKING:
 
 def serve(
     *,
-    host: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1)")] = None,
+    host: HostOption = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one (default 50051)")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that share the port (default 1)")] = None,
     model_store: Annotated[
@@ -44,25 +58,17 @@ def serve(
         str | None,
         typer.Option(help="The online store (default redis://127.0.0.1:6379/0; a cluster: redis+cluster://host:port)"),
     ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate chain")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file of the private key")] = None,
-    tls_client_ca: Annotated[Path | None, typer.Option(help="Take only clients with a certificate by this CA")] = None,
-    jwks: Annotated[str | None, typer.Option(help="Keys of the tokens: a JWKS file or https:// address")] = None,
-    issuer: Annotated[str | None, typer.Option(help="Issuer that tokens must come from")] = None,
-    audience: Annotated[str | None, typer.Option(help="Audience of the tokens (default conductor)")] = None,
-    api_keys: Annotated[Path | None, typer.Option(help="File of API keys, see `conductor keys`")] = None,
-    certificate_identities: Annotated[
-        Path | None, typer.Option(help="TOML file: whom a client's certificate stands for; needs --tls-client-ca")
-    ] = None,
-    audit_file: Annotated[
-        Path | None, typer.Option(help="File that administrative calls are noted in (default: standard error)")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="No TLS, no credentials: on your own machine only")
-    ] = False,
-    grace: Annotated[
-        float | None, typer.Option(help="Seconds to go on serving after SIGTERM, as NOT_SERVING (default 1)")
-    ] = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_client_ca: TlsClientCaOption = None,
+    jwks: JwksOption = None,
+    issuer: IssuerOption = None,
+    audience: AudienceOption = None,
+    api_keys: ApiKeysOption = None,
+    certificate_identities: CertificateIdentitiesOption = None,
+    audit_file: AuditFileOption = None,
+    insecure: InsecureOption = False,
+    grace: GraceOption = None,
     admin_host: Annotated[str | None, typer.Option(help="Address of the admin ports (default 127.0.0.1)")] = None,
     admin_http_port: Annotated[
         int | None, typer.Option(help="Port of /livez, /readyz, /metrics; of worker n, this + n (default none)")

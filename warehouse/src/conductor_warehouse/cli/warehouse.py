@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from conductor_client.output import FAILED, USAGE, OutputFormat, OutputOption, fail, print_record
+from conductor_rpc.options import (
+    ApiKeysOption,
+    AudienceOption,
+    AuditFileOption,
+    CertificateIdentitiesOption,
+    GraceOption,
+    HostOption,
+    InsecureOption,
+    IssuerOption,
+    JwksOption,
+    TlsCertOption,
+    TlsClientCaOption,
+    TlsKeyOption,
+)
 from conductor_warehouse.cli.common import (
     DatabaseOption,
     database_errors,
@@ -83,28 +96,20 @@ def status(*, database_url: DatabaseOption = None, output: OutputOption = Output
 @warehouse_commands.command()
 def serve(
     *,
-    host: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1)")] = None,
+    host: HostOption = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one (default 50052)")] = None,
     database_url: DatabaseOption = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate chain")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file of the private key")] = None,
-    tls_client_ca: Annotated[Path | None, typer.Option(help="Take only clients with a certificate by this CA")] = None,
-    jwks: Annotated[str | None, typer.Option(help="Keys of the tokens: a JWKS file or https:// address")] = None,
-    issuer: Annotated[str | None, typer.Option(help="Issuer that tokens must come from")] = None,
-    audience: Annotated[str | None, typer.Option(help="Audience of the tokens (default conductor)")] = None,
-    api_keys: Annotated[Path | None, typer.Option(help="File of API keys, see `conductor keys`")] = None,
-    certificate_identities: Annotated[
-        Path | None, typer.Option(help="TOML file: whom a client's certificate stands for; needs --tls-client-ca")
-    ] = None,
-    audit_file: Annotated[
-        Path | None, typer.Option(help="File that administrative calls are noted in (default: standard error)")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="No TLS, no credentials: on your own machine only")
-    ] = False,
-    grace: Annotated[
-        float | None, typer.Option(help="Seconds to go on serving after SIGTERM, as NOT_SERVING (default 1)")
-    ] = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_client_ca: TlsClientCaOption = None,
+    jwks: JwksOption = None,
+    issuer: IssuerOption = None,
+    audience: AudienceOption = None,
+    api_keys: ApiKeysOption = None,
+    certificate_identities: CertificateIdentitiesOption = None,
+    audit_file: AuditFileOption = None,
+    insecure: InsecureOption = False,
+    grace: GraceOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Take events in by gRPC (EventService) until SIGTERM or Ctrl-C.
