@@ -26,6 +26,8 @@ from conductor_warehouse.ingestion import ingest
 from conductor_workbench.embedded import EmbeddedPostgres, child
 from warehouse.catalogue import random_events, state
 
+pytestmark = pytest.mark.long
+
 EVENTS = random_events(41, 900)
 FILED, PUBLISHED = EVENTS[::2], EVENTS[1::2]
 BATCH = 15
@@ -41,8 +43,6 @@ import asyncio, json, os, sys
 from pathlib import Path
 from conductor.events.v1.cloud_event_pb2 import CloudEvent
 from conductor_client import ConductorClient, ConductorError
-
-pytestmark = pytest.mark.long
 
 file, address, acknowledged, size, begin = sys.argv[1:]
 
