@@ -24,6 +24,10 @@ async def test_health_needs_no_token_and_tells_each_service(secure, authority):
         health = health_pb2_grpc.HealthStub(channel)
         for service in ("", PREDICTION, EVENTS):
             assert (await health.Check(health_pb2.HealthCheckRequest(service=service))).status == SERVING
+        told = (await health.List(health_pb2.HealthListRequest())).statuses
+        assert {service: one.status for service, one in told.items()} == dict.fromkeys(
+            ("", PREDICTION, EVENTS), SERVING
+        )
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await health.Check(health_pb2.HealthCheckRequest(service="no.such.Service"))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND

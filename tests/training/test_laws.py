@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conductor_training.build_duration.bundle import Bundle, ExportDiffers, make_bundle, run_graph
+from conductor_training.build_duration.bundle import make_bundle, run_graph
 from conductor_training.build_duration.columns import COLUMNS, INDEX
 from conductor_training.build_duration.estimator import CANDIDATES, Candidate
 from conductor_training.build_duration.fit import Fitted, TooLittleHistory, fit_global, fit_tenant
 from conductor_training.build_duration.heads import spread
 from conductor_training.build_duration.inputs import frame_inputs
+from conductor_training.bundles import Bundle, ExportDiffers
 from conductor_training.frame import BuildFrame
 from training.frames import join, make_frame
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conductor_training.test_failure.bundle import Bundle, ExportDiffers, make_bundle, run_graph
+from conductor_training.bundles import Bundle, ExportDiffers
+from conductor_training.test_failure.bundle import make_bundle, run_graph
 from conductor_training.test_failure.columns import COLUMNS, FALLING, INDEX, RISING
 from conductor_training.test_failure.estimator import CANDIDATES, Candidate
 from conductor_training.test_failure.fit import Fitted, TooLittleHistory, fit_tenant

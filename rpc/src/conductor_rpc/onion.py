@@ -280,8 +280,6 @@ async def _told(context: _Context) -> AsyncIterator[None]:
         yield
     except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
-    except NotImplementedError:  # a method of a stock service that its servicer does not have
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
     except Exception as exception:
         await errors.abort(context, errors.to_status(exception))
 

@@ -129,8 +129,8 @@ def test_failure(
     """
     from conductor_model_store import ModelStoreError
     from conductor_model_store.settings import ModelStoreSettings
+    from conductor_training.bundles import ExportDiffers
     from conductor_training.test_failure import jobs, tables
-    from conductor_training.test_failure.bundle import ExportDiffers
     from conductor_training.test_failure.plots import write_plots
 
     if plots is not None and not evaluate:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from conductor_model_store import ModelStore
-from conductor_training.build_duration.bundle import PREDICTOR, Bundle, make_bundle
+from conductor_training.build_duration.bundle import PREDICTOR, make_bundle
 from conductor_training.build_duration.columns import VIEWS
 from conductor_training.build_duration.fit import Fitted, TooLittleHistory, fit_global, fit_tenant
+from conductor_training.bundles import Bundle
 from conductor_training.frame import BuildFrame, build_frame
 from conductor_training.frame_checks import require_fit
 from conductor_training.lake_frame import build_frame_from_lake

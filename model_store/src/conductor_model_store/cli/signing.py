@@ -1,8 +1,8 @@
 """`conductor models`: keys, and what is signed with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from conductor_model_store.cli.options import (
     moving,
     opened,
 )
+
+if TYPE_CHECKING:
+    from conductor_model_store.verification import Finding
 
 
 def sign_models(
@@ -51,14 +54,7 @@ def sign_models(
             findings = list(sign_all(models, predictor, tenant))
         else:
             findings = [sign(models, ModelScope(predictor or "", tenant or ""), version or "")]
-        rows = [
-            {"model": finding.subject, "signed_by": finding.signature, "problem": finding.problem}
-            for finding in findings
-        ]
-        print_rows(rows, output, empty="The store holds no model.")
-        unsigned = sum(1 for finding in findings if finding.problem)
-        if unsigned:
-            fail(f"{unsigned} of {len(findings)} were not signed")
+        _tell(findings, "model", output)
 
 
 def generate_keys(
@@ -121,14 +117,16 @@ def sign_channels(
         fail("say which predictor, or --all", USAGE)
     with opened(store) as models:
         findings = list(sign(models, predictor, tenant if everything else tenant or "", channel))
-        rows = [
-            {"generation": finding.subject, "signed_by": finding.signature, "problem": finding.problem}
-            for finding in findings
-        ]
-        print_rows(rows, output, empty="The store holds no channel.")
-        unsigned = sum(1 for finding in findings if finding.problem)
-        if unsigned:
-            fail(f"{unsigned} of {len(findings)} were not signed")
+        _tell(findings, "generation", output)
+
+
+def _tell(findings: Sequence["Finding"], what: str, output: OutputFormat) -> None:
+    """What was signed; exit code 1 where something was not."""
+    rows = [{what: one.subject, "signed_by": one.signature, "problem": one.problem} for one in findings]
+    print_rows(rows, output, empty=f"The store holds no {what}.")
+    unsigned = sum(1 for one in findings if one.problem)
+    if unsigned:
+        fail(f"{unsigned} of {len(findings)} were not signed")
 
 
 def restart_channel(

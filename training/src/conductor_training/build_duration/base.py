@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from conductor_training.build_duration.columns import INDEX, MEDIAN_5, MEDIAN_7, MEDIAN_15, TYPICAL_ERROR, Column
+from conductor_training.build_duration.columns import INDEX, MEDIAN_5, MEDIAN_7, MEDIAN_15, TYPICAL_ERROR
+from conductor_training.columns import Column
 from conductor_training.onnx_graph import GraphBuilder, Value
 
 SHIFT = 4.0

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from conductor.model.v1.model_manifest_pb2 import (
-    Blob,
     CandidateMetrics,
-    GoldenRequest,
-    InputColumn,
     IntervalCalibration,
     ModelManifest,
     QuantileOutputs,
     TrainingData,
 )
+from conductor_training import bundles
 from conductor_training.build_duration import graph
 from conductor_training.build_duration.base import Array
 from conductor_training.build_duration.calibration import METHOD
@@ -30,25 +25,13 @@ from conductor_training.build_duration.fit import Fitted
 from conductor_training.build_duration.heads import COVERAGE, SEED
 from conductor_training.build_duration.inputs import frame_inputs
 from conductor_training.build_duration.transform import INPUT_NAME
+from conductor_training.bundles import Bundle, ExportDiffers
 from conductor_training.frame import BuildFrame
 from conductor_training.metrics import mean_absolute_error, mean_absolute_percentage_error
 
 PREDICTOR = "build-duration"
 LARGEST_RELATIVE_DIFFERENCE = 1e-4
 """Between graph (float32) and estimator (float64), of any row and output."""
-GOLDEN_ROWS = 8
-
-
-class ExportDiffers(RuntimeError):
-    """The exported graph does not compute what the estimator computes."""
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A model, ready to be published."""
-
-    manifest: ModelManifest
-    graph: bytes
 
 
 def make_bundle(fitted: Fitted, whole: BuildFrame, tenant_id: str) -> Bundle:
@@ -64,8 +47,8 @@ def make_bundle(fitted: Fitted, whole: BuildFrame, tenant_id: str) -> Bundle:
         predictor=PREDICTOR,
         tenant_id=tenant_id,
         algorithm=fitted.estimator.candidate.name,
-        graph=Blob(digest=hashlib.sha256(content).hexdigest(), size_bytes=len(content)),
-        inputs=_columns(inputs),
+        graph=bundles.blob(content),
+        inputs=bundles.input_columns(COLUMNS, inputs),
         input_name=INPUT_NAME,
         outputs=QuantileOutputs(lower=graph.LOWER, median=graph.MEDIAN, upper=graph.UPPER),
         calibration=IntervalCalibration(
@@ -77,7 +60,7 @@ def make_bundle(fitted: Fitted, whole: BuildFrame, tenant_id: str) -> Bundle:
         fallback=fallback_statistics(whole),
         training_data=_training_data(whole, fitted.frame),
         candidates=_candidates(fitted),
-        golden_requests=_golden_requests(inputs, exported),
+        golden_requests=bundles.golden_requests(inputs, exported),
         export_difference_seconds=difference,
     )
     return Bundle(manifest, content)
@@ -85,10 +68,7 @@ def make_bundle(fitted: Fitted, whole: BuildFrame, tenant_id: str) -> Bundle:
 
 def run_graph(content: bytes, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Lower bound, median and upper bound in seconds [rows, 3] of a graph for ``inputs`` [rows, columns]."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return np.column_stack(session.run([graph.LOWER, graph.MEDIAN, graph.UPPER], {INPUT_NAME: inputs}))
+    return bundles.run(content, INPUT_NAME, [graph.LOWER, graph.MEDIAN, graph.UPPER], inputs)
 
 
 def _check_equal(fitted: Fitted, inputs: NDArray[np.float32], exported: NDArray[np.float32]) -> float:
@@ -98,17 +78,6 @@ def _check_equal(fitted: Fitted, inputs: NDArray[np.float32], exported: NDArray[
     if not np.isfinite(exported).all() or (difference > LARGEST_RELATIVE_DIFFERENCE * expected).any():
         raise ExportDiffers(f"graph and estimator differ by up to {np.nanmax(difference):g} s")
     return float(difference.max(initial=0.0))
-
-
-def _columns(inputs: NDArray[np.float32]) -> list[InputColumn]:
-    columns = []
-    for column, values in zip(COLUMNS, inputs.T, strict=True):
-        proto = column.to_proto()
-        known = values[~np.isnan(values)]
-        if len(known):
-            proto.typical_value = float(np.median(known))
-        columns.append(proto)
-    return columns
 
 
 def _training_data(whole: BuildFrame, used: BuildFrame) -> TrainingData:
@@ -141,8 +110,3 @@ def _candidates(fitted: Fitted) -> list[CandidateMetrics]:
             entry.coverage = fitted.measured_coverage
         metrics.append(entry)
     return metrics
-
-
-def _golden_requests(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> list[GoldenRequest]:
-    chosen = np.unique(np.linspace(0, len(inputs) - 1, GOLDEN_ROWS).astype(int))
-    return [GoldenRequest(inputs=inputs[row].tolist(), outputs=outputs[row].tolist()) for row in chosen]

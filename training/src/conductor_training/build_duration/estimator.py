@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conductor_training.build_duration.base import Array, base, column
-from conductor_training.build_duration.columns import LAST, MEAN_7, MEDIAN_7, MEDIAN_500, PASSED_COUNT, Column
+from conductor_training.build_duration.columns import LAST, MEAN_7, MEDIAN_7, MEDIAN_500, PASSED_COUNT
 from conductor_training.build_duration.heads import Heads, HeadValues, spread
+from conductor_training.columns import Column
 
 LEAST_HISTORY = 5
 """With fewer passed builds in the pipeline nothing learned is applied."""

@@ -8,15 +8,7 @@ from onnxmltools.convert.common.data_types import FloatTensorType
 from xgboost import XGBRegressor
 
 from conductor_training.build_duration.base import append_base
-from conductor_training.build_duration.columns import (
-    COLUMNS,
-    INDEX,
-    PASSED_COUNT,
-    PLAIN,
-    RATIOS,
-    SPREAD,
-    Column,
-)
+from conductor_training.build_duration.columns import COLUMNS, INDEX, PASSED_COUNT, PLAIN, RATIOS, SPREAD
 from conductor_training.build_duration.estimator import (
     CENTRE_SHARE,
     LEAST_HISTORY,
@@ -26,6 +18,7 @@ from conductor_training.build_duration.estimator import (
 )
 from conductor_training.build_duration.heads import LARGEST_SPREAD, SMALLEST_SPREAD, UNKNOWN_SPREAD
 from conductor_training.build_duration.transform import INPUT_NAME, append_transform
+from conductor_training.columns import Column
 from conductor_training.onnx_graph import OPSET, GraphBuilder, Value
 
 LOWER, MEDIAN, UPPER = "lower", "median", "upper"

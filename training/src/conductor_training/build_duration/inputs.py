@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from conductor_training.build_duration.columns import COLUMNS, PASSED_COUNT, Column
+from conductor_training.build_duration.columns import COLUMNS, PASSED_COUNT
 from conductor_training.build_duration.estimator import LEAST_HISTORY
+from conductor_training.columns import Column
 from conductor_training.frame import BuildFrame, epoch_seconds, feature_column
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from conductor.model.v1.model_manifest_pb2 import (
-    Blob,
     CandidateMetrics,
     FallbackStatistics,
-    GoldenRequest,
-    InputColumn,
     ModelManifest,
     ProbabilityCalibration,
     ProbabilityOutput,
     RateStatistics,
     TrainingData,
 )
-from conductor_training.build_duration.bundle import Bundle, ExportDiffers
+from conductor_training import bundles
+from conductor_training.bundles import Bundle, ExportDiffers
 from conductor_training.test_failure import graph
 from conductor_training.test_failure.arithmetic import Array, InNumpy
 from conductor_training.test_failure.calibration import METHOD, fit_calibration
@@ -35,9 +31,6 @@ from conductor_training.test_failure.trees import INPUT_NAME, SEED
 PREDICTOR = "test-failure"
 LARGEST_DIFFERENCE = 1e-4
 """Between graph (float32) and estimator (float64), of any row's probability."""
-GOLDEN_ROWS = 8
-
-__all__ = ["LARGEST_DIFFERENCE", "PREDICTOR", "Bundle", "ExportDiffers", "make_bundle", "run_graph"]
 
 
 def make_bundle(fitted: Fitted, tenant_id: str, until: datetime | None = None) -> Bundle:
@@ -49,8 +42,8 @@ def make_bundle(fitted: Fitted, tenant_id: str, until: datetime | None = None) -
         predictor=PREDICTOR,
         tenant_id=tenant_id,
         algorithm=fitted.estimator.candidate.name,
-        graph=Blob(digest=hashlib.sha256(content).hexdigest(), size_bytes=len(content)),
-        inputs=_columns(inputs),
+        graph=bundles.blob(content),
+        inputs=bundles.input_columns(COLUMNS, inputs),
         input_name=INPUT_NAME,
         probability=ProbabilityOutput(probability=graph.PROBABILITY),
         probability_calibration=ProbabilityCalibration(
@@ -64,7 +57,7 @@ def make_bundle(fitted: Fitted, tenant_id: str, until: datetime | None = None) -
         ),
         training_data=_training_data(fitted, until),
         candidates=_candidates(fitted),
-        golden_requests=_golden_requests(inputs, exported),
+        golden_requests=bundles.golden_requests(inputs, exported[:, None]),
         export_difference_probability=_check_equal(fitted.estimator.predict(inputs), exported),
     )
     return Bundle(manifest, content)
@@ -72,11 +65,7 @@ def make_bundle(fitted: Fitted, tenant_id: str, until: datetime | None = None) -
 
 def run_graph(content: bytes, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities [rows] of a graph for ``inputs`` [rows, columns]."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    (probability,) = session.run([graph.PROBABILITY], {INPUT_NAME: inputs})
-    return np.asarray(probability, dtype=np.float32)
+    return bundles.run(content, INPUT_NAME, [graph.PROBABILITY], inputs)[:, 0]
 
 
 def _check_equal(expected: Array, exported: NDArray[np.float32]) -> float:
@@ -84,17 +73,6 @@ def _check_equal(expected: Array, exported: NDArray[np.float32]) -> float:
     if not np.isfinite(exported).all() or (difference > LARGEST_DIFFERENCE).any():
         raise ExportDiffers(f"graph and estimator differ by up to {np.nanmax(difference):g}")
     return float(difference.max(initial=0.0))
-
-
-def _columns(inputs: NDArray[np.float32]) -> list[InputColumn]:
-    columns = []
-    for column, values in zip(COLUMNS, inputs.T, strict=True):
-        proto = column.to_proto()
-        known = values[~np.isnan(values)]
-        if len(known):
-            proto.typical_value = float(np.median(known))
-        columns.append(proto)
-    return columns
 
 
 def _training_data(fitted: Fitted, until: datetime | None) -> TrainingData:
@@ -122,8 +100,3 @@ def _candidates(fitted: Fitted) -> list[CandidateMetrics]:
             entry.napfd = float(figures.apfd[candidate.name].mean())
         metrics.append(entry)
     return metrics
-
-
-def _golden_requests(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> list[GoldenRequest]:
-    chosen = np.unique(np.linspace(0, len(inputs) - 1, GOLDEN_ROWS).astype(int))
-    return [GoldenRequest(inputs=inputs[row].tolist(), outputs=[float(outputs[row])]) for row in chosen]

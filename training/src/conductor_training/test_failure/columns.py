@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conductor_features.views import TEST_HISTORY, View
-from conductor_training.build_duration.columns import Column
+from conductor_training.columns import Column
 
 
 def _test(field: str, default: float | None = None) -> Column:

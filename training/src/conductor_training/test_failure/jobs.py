@@ -11,7 +11,8 @@ from pathlib import Path
 
 from conductor.events.v1.test_pb2 import TestCompleted
 from conductor_model_store import ModelStore
-from conductor_training.test_failure.bundle import Bundle, make_bundle
+from conductor_training.bundles import Bundle
+from conductor_training.test_failure.bundle import make_bundle
 from conductor_training.test_failure.evaluation import Evaluation, evaluate
 from conductor_training.test_failure.fit import TooLittleHistory, fit_tenant
 from conductor_training.test_failure.frame import Run, frame_of_runs

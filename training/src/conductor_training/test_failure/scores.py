@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from conductor_training.build_duration.columns import Column
+from conductor_training.columns import Column
 from conductor_training.test_failure.columns import (
     FAILURE_COUNT,
     INDEX,
