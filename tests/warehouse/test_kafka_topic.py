@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -210,9 +211,8 @@ def test_a_killed_consumer_loses_nothing(
     kafka.produce(TOPIC, EVENTS)
     die_at(point, warehouse_url, kafka.url, TOPIC, GROUP, CONDUCTOR_EVENT_STREAM_KAFKA=json.dumps(SHORT_SESSION))
     stored, committed = _stored(warehouse), kafka.committed(TOPIC, GROUP)
-    assert 0 < committed < len(EVENTS)
-    assert (stored > committed) == (point == "committed")
-    assert stored >= committed
+    assert committed <= stored < len(EVENTS)  # the last offsets may have been on their way
+    assert stored > committed or point != "committed"
     with _consuming(warehouse_url, kafka, properties=SHORT_SESSION) as consumer:
         until(lambda: kafka.committed(TOPIC, GROUP) == len(EVENTS))
     assert (consumer.total.duplicates, consumer.total.stored) == (stored - committed, len(EVENTS) - stored)
@@ -246,6 +246,25 @@ def test_kafka_and_postgres_may_fail_meanwhile(
     assert state(warehouse) == expected
     told = [record for record in caplog.records if "Connection refused" in record.getMessage()]
     assert len(told) == 1  # of many attempts
+
+
+def test_a_kafka_that_went_away_does_not_keep_a_consumer_from_stopping(
+    warehouse_url: str, warehouse: psycopg.Connection, kafka: MockKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka.create_topic(TOPIC, 1)
+    kafka.produce(TOPIC, EVENTS)
+    ingest = consumer_module.ingest
+
+    def last(*arguments: Any, **named: Any) -> Any:
+        kafka.stop()
+        return ingest(*arguments, **named)
+
+    monkeypatch.setattr(consumer_module, "ingest", last)
+    with _consuming(warehouse_url, kafka, batch_size=len(EVENTS)) as consumer:
+        until(lambda: consumer.total.received == len(EVENTS))
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+    assert consumer.total.stored == _stored(warehouse) == len(EVENTS)
 
 
 @pytest.mark.parametrize("reconnects", [False, True])

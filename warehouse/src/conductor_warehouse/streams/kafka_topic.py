@@ -43,16 +43,18 @@ _OWN_PROPERTIES = frozenset(
 )
 _SERVERS = re.compile(r"[^\s,/@?#]+(,[^\s,/@?#]+)*")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_REBALANCED = frozenset(
+_PASSING = frozenset(
     {
         KafkaError.REBALANCE_IN_PROGRESS,
         KafkaError.ILLEGAL_GENERATION,
         KafkaError.UNKNOWN_MEMBER_ID,
         KafkaError.STALE_MEMBER_EPOCH,
         KafkaError._ASSIGNMENT_LOST,
+        KafkaError._WAIT_COORD,
     }
 )
-"""The group has shared out its partitions anew: what could not be committed comes again, maybe to another consumer."""
+"""The group has shared out its partitions anew, or is about to: what could not be committed comes again, maybe to
+another consumer."""
 _QUIET_SECONDS = 10.0
 
 
@@ -100,12 +102,14 @@ class KafkaTopic:
             "bootstrap.servers": servers,
             "group.id": group,
             "client.id": consumer,
+            "on_commit": self._note_commit,
         }
         try:
             self._connect().close()
         except KafkaException as error:
             raise StreamInvalid(f"event_stream_kafka: {_without_values(error, properties)}") from None
         self._consumer: Consumer
+        self._refusal: KafkaError | None = None
 
     @property
     def name(self) -> str:
@@ -113,6 +117,7 @@ class KafkaTopic:
         return f"Kafka topic {self._topic}"
 
     def __enter__(self) -> Self:
+        self._refusal = None
         self._consumer = self._connect()
         self._consumer.subscribe([self._topic], on_assign=self._tell_partitions)
         return self
@@ -135,6 +140,8 @@ class KafkaTopic:
                 yield None
             if len(messages) < len(found):
                 raise KafkaException(found[len(messages)].error())
+            if self._refusal is not None:
+                raise KafkaException(self._refusal)
 
     def _connect(self) -> Consumer:
         return Consumer(dict(self._configuration), logger=_LIBRARY_LOG)
@@ -143,16 +150,21 @@ class KafkaTopic:
         _LOG.info("%s: partitions %s are taken from", self.name, sorted(p.partition for p in partitions))
 
     def _acknowledge(self, messages: Sequence[Message[Any, Any]]) -> None:
+        """Send the offsets. Waiting for the answer has no time limit in librdkafka, and would outlast a stop."""
         ends = {message.partition(): (message.offset() or 0) + 1 for message in messages}
         offsets = [TopicPartition(self._topic, partition or 0, end) for partition, end in ends.items()]
         try:
-            for partition in self._consumer.commit(offsets=offsets, asynchronous=False) or ():
-                if partition.error is not None:
-                    raise KafkaException(partition.error)
+            self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
-            if error.args[0].code() not in _REBALANCED:
-                raise
-            _LOG.info("offsets of %s are not committed, their messages come again: %s", self.name, error)
+            self._note_commit(error.args[0], [])
+
+    def _note_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        """What has become of offsets. Called within a read or the close, which an exception from here could block."""
+        for found in filter(None, [error, *(partition.error for partition in partitions)]):
+            if found.code() not in _PASSING:
+                self._refusal = found
+            else:
+                _LOG.info("offsets of %s are not committed, their messages come again: %s", self.name, found)
 
 
 class _Seldom(logging.Filter):
