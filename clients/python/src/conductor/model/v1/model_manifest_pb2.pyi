@@ -42,6 +42,7 @@ class ModelManifest(_message.Message):
     PROBABILITY_FIELD_NUMBER: _builtins.int
     PROBABILITY_CALIBRATION_FIELD_NUMBER: _builtins.int
     EXPORT_DIFFERENCE_PROBABILITY_FIELD_NUMBER: _builtins.int
+    SELECTION_CALIBRATION_FIELD_NUMBER: _builtins.int
     predictor: _builtins.str
     """What the model predicts, for example "build-duration"."""
     tenant_id: _builtins.str
@@ -94,6 +95,10 @@ class ModelManifest(_message.Message):
     def probability_calibration(self) -> Global___ProbabilityCalibration:
         """How far its probabilities are to be believed, and on what ground. Of a probability only."""
 
+    @_builtins.property
+    def selection_calibration(self) -> Global___SelectionCalibration:
+        """What promises about selected tests are calibrated on. Of failures of tests only."""
+
     def __init__(
         self,
         *,
@@ -113,14 +118,75 @@ class ModelManifest(_message.Message):
         probability: Global___ProbabilityOutput | None = ...,
         probability_calibration: Global___ProbabilityCalibration | None = ...,
         export_difference_probability: _builtins.float = ...,
+        selection_calibration: Global___SelectionCalibration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "fallback", b"fallback", "graph", b"graph", "outputs", b"outputs", "probability", b"probability", "probability_calibration", b"probability_calibration", "training_data", b"training_data"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "fallback", b"fallback", "graph", b"graph", "outputs", b"outputs", "probability", b"probability", "probability_calibration", b"probability_calibration", "selection_calibration", b"selection_calibration", "training_data", b"training_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "calibration", b"calibration", "candidates", b"candidates", "export_difference_probability", b"export_difference_probability", "export_difference_seconds", b"export_difference_seconds", "fallback", b"fallback", "golden_requests", b"golden_requests", "graph", b"graph", "input_name", b"input_name", "inputs", b"inputs", "outputs", b"outputs", "predictor", b"predictor", "probability", b"probability", "probability_calibration", b"probability_calibration", "tenant_id", b"tenant_id", "training_data", b"training_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "calibration", b"calibration", "candidates", b"candidates", "export_difference_probability", b"export_difference_probability", "export_difference_seconds", b"export_difference_seconds", "fallback", b"fallback", "golden_requests", b"golden_requests", "graph", b"graph", "input_name", b"input_name", "inputs", b"inputs", "outputs", b"outputs", "predictor", b"predictor", "probability", b"probability", "probability_calibration", b"probability_calibration", "selection_calibration", b"selection_calibration", "tenant_id", b"tenant_id", "training_data", b"training_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelManifest: _TypeAlias = ModelManifest  # noqa: Y015
+
+@_typing.final
+class SelectionCalibration(_message.Message):
+    """The latest runs of tests with a failure, each judged by what had been fitted before it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalibrationRun]:
+        """Oldest first, at most 400."""
+
+    def __init__(
+        self,
+        *,
+        runs: _abc.Iterable[Global___CalibrationRun] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SelectionCalibration: _TypeAlias = SelectionCalibration  # noqa: Y015
+
+@_typing.final
+class CalibrationRun(_message.Message):
+    """A run of tests in which something failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETED_TIME_FIELD_NUMBER: _builtins.int
+    FAILED_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Its start."""
+
+    @_builtins.property
+    def completed_time(self) -> _timestamp_pb2.Timestamp:
+        """Its end."""
+
+    @_builtins.property
+    def failed_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of the tests that failed, the probabilities that had been given to them."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        completed_time: _timestamp_pb2.Timestamp | None = ...,
+        failed_probabilities: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_time", b"completed_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_time", b"completed_time", "failed_probabilities", b"failed_probabilities", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibrationRun: _TypeAlias = CalibrationRun  # noqa: Y015
 
 @_typing.final
 class Blob(_message.Message):
