@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from conductor_model_store.promise import Threshold, calibrate, missed_share
 from conductor_training.test_failure.arithmetic import Array, InNumpy
 from conductor_training.test_failure.backtest import Backtest
 from conductor_training.test_failure.calibration import BetaCalibration, fit_calibration
 from conductor_training.test_failure.estimator import DEFAULT, Candidate
-from conductor_training.test_failure.promise import Threshold, calibrate, missed_share
 from conductor_training.test_failure.runs import Results
 from conductor_training.test_failure.selection import OrderFigures, order_figures, select
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conductor_training.test_failure.promise import (
+from conductor_model_store.promise import (
     EVERYTHING,
     Reason,
     Threshold,
