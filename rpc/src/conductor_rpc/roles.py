@@ -47,6 +47,13 @@ _SERVICES: Mapping[str, Mapping[str, Access]] = {
         "BatchPredictBuildDurations": _PREDICTS,
         "StreamBuildDurationPredictions": _PREDICTS,
     },
+    "conductor.testing.v1.TestIntelligenceService": {
+        "PredictTestFailures": _PREDICTS,
+        "SelectTests": _PREDICTS,
+        "PrioritizeTests": _PREDICTS,
+        "ListFlakyTests": _PREDICTS,
+        "ClassifyFailure": _PREDICTS,
+    },
     "inference.GRPCInferenceService": {
         "ServerLive": _OPEN,
         "ServerReady": _OPEN,

@@ -7,11 +7,11 @@ is large to its longest lists before it is decoded.
 
 from __future__ import annotations
 
-from conductor_rpc.rules import builds, events, inference, models, predictions
+from conductor_rpc.rules import builds, events, inference, models, predictions, testing
 from conductor_rpc.rules.engine import TABLES, declare, validate, violations
 from conductor_rpc.rules.undecoded import require_bounds
 
 __all__ = ["TABLES", "require_bounds", "validate", "violations"]
 
-for _domain in (builds, events, inference, models, predictions):
+for _domain in (builds, events, inference, models, predictions, testing):
     declare(_domain.TABLES, _domain.TOGETHER)

