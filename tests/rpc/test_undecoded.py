@@ -12,6 +12,9 @@ from conductor.events.v1.event_service_pb2 import PublishEventsRequest
 from conductor.events.v1.test_pb2 import TestCompleted
 from conductor.inference.v2.inference_service_pb2 import ModelInferRequest
 from conductor.prediction.v1.build_duration_pb2 import BatchPredictBuildDurationsRequest, PredictBuildDurationRequest
+from conductor.testing.v1.flaky_test_pb2 import ListFlakyTestsRequest
+from conductor.testing.v1.test_run_pb2 import TestRunContext
+from conductor.testing.v1.test_selection_pb2 import SelectTestsRequest
 from conductor_rpc import rules
 from conductor_rpc.exceptions import BatchTooLarge, ConductorError, InvalidRequest
 from conductor_rpc.rules import undecoded
@@ -34,6 +37,13 @@ LARGE = "x" * undecoded.SMALL_BYTES
         ModelInferRequest(inputs=[{"name": "i", "shape": [8192, 30], "contents": {"fp32_contents": [1.0] * 245_760}}]),
         ModelInferRequest(raw_input_contents=[bytes(1 << 20)], id=LARGE),
         PredictBuildDurationRequest(tenant_id=LARGE, build=BUILD),
+        SelectTestsRequest(
+            run={
+                "test_ids": [f"{number:x}" * (1 + number % 90) for number in range(20_000)],
+                "changed_files": [{"path": "a"}] * 5_000,
+            },
+            must_run=["a"] * 1_000,
+        ),
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -50,6 +60,11 @@ def test_the_largest_that_is_allowed(message: Message) -> None:
         (ModelInferRequest(id=LARGE, raw_input_contents=[b""] * 1025), "raw_input_contents"),
         (ModelInferRequest(id=LARGE, inputs=[{"shape": [1] * 10_241}]), "inputs[0].shape"),
         (TestCompleted(run_id=LARGE, results=[{}] * 50_001), "results"),
+        (SelectTestsRequest(run={"test_ids": ["a"] * 20_001}), "run.test_ids"),
+        (SelectTestsRequest(run={"test_ids": [""] * 2_000_000}), "run.test_ids"),
+        (SelectTestsRequest(run={"changed_files": [{"path": LARGE}] + [{}] * 5_000}), "run.changed_files"),
+        (SelectTestsRequest(must_run=[LARGE] * 1_001), "must_run"),
+        (ListFlakyTestsRequest(repository=LARGE, states=[1] * 10_241), "states"),
         (PredictBuildDurationRequest(tenant_id=LARGE, build={"change": {"file_extensions": ["extension"] * 65}}),
          "build.change.file_extensions"),
     ],
@@ -81,7 +96,7 @@ _BYTES = st.binary(max_size=300).map(lambda content: content * (undecoded.SMALL_
 @given(content=_BYTES)
 def test_whatever_the_bytes_are(content: bytes) -> None:
     """It ends in one of three ways, and what is no message for it is none for protobuf, groups apart."""
-    for kind in (BatchPredictBuildDurationsRequest, ModelInferRequest, ChangeSet):
+    for kind in (BatchPredictBuildDurationsRequest, ModelInferRequest, ChangeSet, TestRunContext):
         try:
             rules.require_bounds(content, kind)
         except (InvalidRequest, BatchTooLarge):
@@ -106,3 +121,34 @@ def test_no_list_that_is_too_long_gets_through(counts: list[int], room: int) -> 
         assert long
     else:
         assert not long
+
+
+_LENGTHS = st.sampled_from([0, 1, 5, 126, 127, 128, 300, 16_383, 16_384, 40_000])
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(lengths=st.lists(_LENGTHS, min_size=1, max_size=30), cut=st.integers(0, 40), more=st.booleans())
+def test_a_long_list_is_passed_as_protobuf_reads_it(lengths: list[int], cut: int, more: bool) -> None:
+    """However long its items are, whatever follows, and wherever it is cut off."""
+    run = TestRunContext(
+        repository=LARGE * 2, test_ids=["x" * length for length in lengths], diff=b"d" if more else b""
+    )
+    content = run.SerializeToString()
+    content = content[: len(content) - cut]
+    try:
+        TestRunContext.FromString(content)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            rules.require_bounds(content, TestRunContext)
+    else:
+        rules.require_bounds(content, TestRunContext)
+
+
+def test_a_list_in_pieces_is_counted_as_one() -> None:
+    piece = TestRunContext(test_ids=["a"] * 10_000).SerializeToString()
+    other = TestRunContext(commit_sha="c").SerializeToString()
+    rules.require_bounds(piece + other + piece, TestRunContext)
+    one = TestRunContext(test_ids=["a"]).SerializeToString()
+    for content in (piece + other + piece + one, piece + other + one * 10_001):
+        with pytest.raises(InvalidRequest, match="test_ids: must hold at most 20000 items"):
+            rules.require_bounds(content, TestRunContext)

@@ -426,9 +426,9 @@ async def test_the_trace_tells_what_answered():
     traced = Traced(head=ALWAYS_ON)
     async with asking(Minds(), traced.telemetry) as (stub, _):
         response = await stub.PredictTestFailures(of_run(PredictTestFailuresRequest))
-        told = traced.spans[f"{SERVICE_NAME}/PredictTestFailures"].attributes
         [part] = [part async for part in stub.PrioritizeTests(of_run(PrioritizeTestsRequest))]
-        streamed = traced.spans[f"{SERVICE_NAME}/PrioritizeTests"].attributes
+    by_name = {span.name: span.attributes for span in traced.all_spans}
+    told, streamed = by_name[f"{SERVICE_NAME}/PredictTestFailures"], by_name[f"{SERVICE_NAME}/PrioritizeTests"]
     assert told[names.PREDICTION_ID] == response.provenance.prediction_id
     assert (told[names.MODEL_VERSION], told[names.ANSWERED_TOGETHER]) == (ORIGIN.model.version, "3")
     assert told[names.FEATURES_MISSING] == "1: test_history_v2.failure_rate"
