@@ -15,6 +15,13 @@ from conductor.events.v1.event_service_pb2 import PublishEventsRequest
 from conductor.inference.v2 import inference_service_pb2 as inference
 from conductor.model.v1 import model_service_pb2 as models
 from conductor.prediction.v1 import build_duration_pb2 as durations
+from conductor.testing.v1 import (
+    failure_verdict_pb2,
+    flaky_test_pb2,
+    test_failure_pb2,
+    test_order_pb2,
+    test_selection_pb2,
+)
 from conductor_client._aio_status import ServerStatus
 from rpc.harness import Failure, failure, from_status
 
@@ -22,6 +29,7 @@ Headers = tuple[tuple[str, str], ...]
 PREDICTOR = "build-duration"
 _PREDICTION, _INFERENCE = "/conductor.prediction.v1.PredictionService", "/inference.GRPCInferenceService"
 _MODELS = "/conductor.model.v1.ModelService"
+_TESTING = "/conductor.testing.v1.TestIntelligenceService"
 
 
 async def methods(channel: grpc.aio.Channel, headers: Headers) -> list[str]:
@@ -50,6 +58,7 @@ def _duration(tenant: str) -> durations.PredictBuildDurationRequest:
 
 
 _OF_MODEL = {"predictor": PREDICTOR}
+_RUN = {"repository": "shop/web"}
 REQUESTS: Mapping[str, Callable[[str], Message]] = {
     f"{_PREDICTION}/PredictBuildDuration": _duration,
     f"{_PREDICTION}/BatchPredictBuildDurations": lambda tenant: durations.BatchPredictBuildDurationsRequest(
@@ -57,6 +66,19 @@ REQUESTS: Mapping[str, Callable[[str], Message]] = {
     ),
     f"{_PREDICTION}/StreamBuildDurationPredictions": lambda tenant: durations.StreamBuildDurationPredictionsRequest(
         items=[{"id": 1, "request": _duration(tenant)}]
+    ),
+    f"{_TESTING}/PredictTestFailures": lambda tenant: test_failure_pb2.PredictTestFailuresRequest(
+        tenant_id=tenant, run=_RUN
+    ),
+    f"{_TESTING}/SelectTests": lambda tenant: test_selection_pb2.SelectTestsRequest(
+        tenant_id=tenant, run=_RUN, miss_rate=0.05
+    ),
+    f"{_TESTING}/PrioritizeTests": lambda tenant: test_order_pb2.PrioritizeTestsRequest(tenant_id=tenant, run=_RUN),
+    f"{_TESTING}/ListFlakyTests": lambda tenant: flaky_test_pb2.ListFlakyTestsRequest(
+        tenant_id=tenant, repository="shop/web"
+    ),
+    f"{_TESTING}/ClassifyFailure": lambda tenant: failure_verdict_pb2.ClassifyFailureRequest(
+        tenant_id=tenant, run=_RUN, test_id="test_it"
     ),
     f"{_INFERENCE}/ServerMetadata": lambda _: inference.ServerMetadataRequest(),
     f"{_INFERENCE}/ModelReady": lambda _: inference.ModelReadyRequest(name=PREDICTOR),

@@ -15,6 +15,7 @@ from conductor.events.v1 import event_service_pb2
 from conductor.inference.v2 import inference_service_pb2
 from conductor.model.v1 import model_service_pb2
 from conductor.prediction.v1 import prediction_service_pb2
+from conductor.testing.v1 import test_intelligence_service_pb2
 
 _BUILD = {
     "repository": "fuzzer/service",
@@ -22,6 +23,7 @@ _BUILD = {
     "branch": "main",
     "change": {"added_line_count": 3, "file_extensions": ["py", "md"]},
 }
+_DIFF = b"diff --git a/a.py b/a.py\n--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-a\n+b\n"
 _EVENT = {
     "id": "1",
     "source": "/fuzzer",
@@ -36,10 +38,16 @@ def _content(tenant_id: str) -> Mapping[str, Mapping[str, Any]]:
     """What a valid message holds, beside its tenant, predictor and name."""
     tensor = {"name": "inputs", "datatype": "FP32", "shape": [1, 2], "contents": {"fp32_contents": [1.0, 2.0]}}
     predict = {"tenant_id": tenant_id, "build": _BUILD}
+    run = {"repository": "fuzzer/service", "test_ids": ["test_a", "test_b"], "diff": _DIFF}
     return {
         "PredictBuildDurationRequest": {"build": _BUILD},
         "BatchPredictBuildDurationsRequest": {"requests": [predict] * 3},
         "StreamBuildDurationPredictionsRequest": {"items": [{"id": 1, "request": predict}]},
+        "PredictTestFailuresRequest": {"run": run, "explanation_count": 1},
+        "SelectTestsRequest": {"run": run, "miss_rate": 0.05, "must_run": ["test_*"]},
+        "PrioritizeTestsRequest": {"run": {**run, "diff": b"", "changed_files": [{"path": "a.py", "kind": 2}]}},
+        "ListFlakyTestsRequest": {"repository": "fuzzer/service", "states": [1], "page_size": 10},
+        "ClassifyFailureRequest": {"run": {"repository": "fuzzer/service"}, "test_id": "test_a", "attempt_count": 2},
         "ModelInferRequest": {"model_name": "build-duration", "inputs": [tensor]},
         "PublishEventsRequest": {"events": [{**_EVENT, "tenant_id": tenant_id}]},
         "PromoteModelRequest": {"version": "v1", "weight": 0.5},
@@ -53,7 +61,7 @@ def valid_requests(tenant_id: str) -> tuple[dict[str, Message], dict[str, Messag
     """By full method name: those of the prediction server, and those of the event service."""
     content = _content(tenant_id)
     found: list[dict[str, Message]] = []
-    ours = (prediction_service_pb2, model_service_pb2, inference_service_pb2)
+    ours = (prediction_service_pb2, test_intelligence_service_pb2, model_service_pb2, inference_service_pb2)
     for files in ((*ours, health_pb2, reflection_pb2), (event_service_pb2, health_pb2, reflection_pb2)):
         requests = {}
         for file in files:

@@ -24,6 +24,8 @@ from conductor.prediction.v1.build_duration_pb2 import (
     PredictBuildDurationRequest,
     StreamBuildDurationPredictionsRequest,
 )
+from conductor.testing.v1.test_run_pb2 import TestRunContext
+from conductor.testing.v1.test_selection_pb2 import SelectTestsRequest
 from conductor_rpc import onion, rules
 from faults.scene import Scene
 from rpc.harness import serving
@@ -33,6 +35,7 @@ from security.raw_http2 import PREDICT, RawConnection
 MEGABYTES, SECONDS = 10.0, 0.010
 BATCH = PREDICT.replace("PredictBuildDuration", "BatchPredictBuildDurations")
 STREAM = PREDICT.replace("PredictBuildDuration", "StreamBuildDurationPredictions")
+SELECT = "/conductor.testing.v1.TestIntelligenceService/SelectTests"
 INFER, PUBLISH = "/inference.GRPCInferenceService/ModelInfer", "/conductor.events.v1.EventService/PublishEvents"
 TENANT = "tenant-000"
 ROOM = 4 * 1024 * 1024 - 64
@@ -70,6 +73,10 @@ _EXTENSIONS = part(
 _SHAPE = part(
     number(ModelInferRequest, "inputs"), part(number(ModelInferRequest.InferInputTensor, "shape"), bytes(ROOM - 64))
 )
+_TESTS, _FILES = (
+    part(number(SelectTestsRequest, "run"), empties(TestRunContext, field, ROOM - 64))
+    for field in ("test_ids", "changed_files")
+)
 BOMBS: dict[str, tuple[str, bytes]] = {
     "requests": (BATCH, empties(BatchPredictBuildDurationsRequest, "requests")),
     "items": (STREAM, empties(StreamBuildDurationPredictionsRequest, "items")),
@@ -78,6 +85,8 @@ BOMBS: dict[str, tuple[str, bytes]] = {
     "contents": (INFER, empties(ModelInferRequest, "raw_input_contents")),
     "dimensions": (INFER, _SHAPE),
     "nested": (PREDICT, _EXTENSIONS),
+    "tests": (SELECT, _TESTS),
+    "files": (SELECT, _FILES),
     "unknown": (PREDICT, part(1000, b"") * (ROOM // 3)),
     "again": (PREDICT, empties(PredictBuildDurationRequest, "build")),
     "groups": (PREDICT, b"\x0b" * ROOM),

@@ -29,6 +29,7 @@ OPEN = {
 """What probes need; said here again, so that nothing is opened by a slip."""
 TENANTS = (MINE, OTHER, "no-such-tenant")
 _MOVES = {"PromoteModel", "RollbackModel", "WithdrawModel"}
+_OF_TENSORS = {"ModelReady", "ModelMetadata", "ModelConfig", "ModelInfer"}
 
 
 def wanted(method: str) -> frozenset[str]:
@@ -38,7 +39,7 @@ def wanted(method: str) -> frozenset[str]:
         return frozenset({OPERATE})
     if service.endswith("EventService"):
         return frozenset({PUBLISH})
-    if service.endswith("PredictionService") or name.removeprefix("Model") in {"Ready", "Metadata", "Config", "Infer"}:
+    if service.endswith(("PredictionService", "TestIntelligenceService")) or name in _OF_TENSORS:
         return frozenset({PREDICT})
     return ROLES
 
