@@ -279,6 +279,11 @@ def test_both_connect_alike_and_offer_the_same(kind):
     public.discard("build_duration_stream")  # of the async one: many threads that wait would gain little by a stream
     assert public == {
         "batch_predict_build_durations",
+        "classify_failure",
+        "list_flaky_tests",
+        "predict_test_failures",
+        "prioritize_tests",
+        "select_tests",
         "close",
         "connect",
         "predict_build_duration",

@@ -29,12 +29,42 @@ if TYPE_CHECKING:
         Variant,
     )
     from conductor_client.sync_client import SyncConductorClient
+    from conductor_client.testing.enums import (
+        ChangeBasis,
+        FailureReason,
+        FailureVerdict,
+        FlakyState,
+        ImpactBasis,
+        NextStep,
+        PromiseBasis,
+        SelectionReason,
+    )
+    from conductor_client.testing.failures import (
+        FailureChance,
+        FailurePredictions,
+        OrderedTest,
+    )
+    from conductor_client.testing.flaky import (
+        FailureClassification,
+        FlakyEvidence,
+        FlakyTest,
+    )
+    from conductor_client.testing.requests import (
+        ChangedFile,
+    )
+    from conductor_client.testing.selections import (
+        Selection,
+        SelectionChoice,
+        SelectionPromise,
+    )
 
 __all__ = [
     "BuildDurationPrediction",
     "BuildDurationStream",
     "BuildFields",
     "BuildTrigger",
+    "ChangeBasis",
+    "ChangedFile",
     "ConductorClient",
     "ConductorError",
     "ConnectionSettings",
@@ -42,15 +72,31 @@ __all__ = [
     "DeadLetter",
     "DeadlineExceeded",
     "ErrorReason",
+    "FailureChance",
+    "FailureClassification",
+    "FailurePredictions",
+    "FailureReason",
+    "FailureVerdict",
     "FallbackReason",
     "FieldViolation",
+    "FlakyEvidence",
+    "FlakyState",
+    "FlakyTest",
+    "ImpactBasis",
     "InternalError",
     "InvalidRequest",
+    "NextStep",
     "NotFound",
+    "OrderedTest",
     "Overloaded",
     "PermissionDenied",
     "PredictionMethod",
+    "PromiseBasis",
     "PublishedEvents",
+    "Selection",
+    "SelectionChoice",
+    "SelectionPromise",
+    "SelectionReason",
     "SyncConductorClient",
     "Unauthenticated",
     "Unavailable",
@@ -65,6 +111,32 @@ _HOMES = {
     "events": ("DeadLetter", "PublishedEvents"),
     "predictions": ("BuildDurationPrediction", "Contribution", "FallbackReason", "PredictionMethod", "Variant"),
     "sync_client": ("SyncConductorClient",),
+    "testing.enums": (
+        "ChangeBasis",
+        "FailureReason",
+        "FailureVerdict",
+        "FlakyState",
+        "ImpactBasis",
+        "NextStep",
+        "PromiseBasis",
+        "SelectionReason",
+    ),
+    "testing.failures": (
+        "FailureChance",
+        "FailurePredictions",
+        "OrderedTest",
+    ),
+    "testing.flaky": (
+        "FailureClassification",
+        "FlakyEvidence",
+        "FlakyTest",
+    ),
+    "testing.requests": ("ChangedFile",),
+    "testing.selections": (
+        "Selection",
+        "SelectionChoice",
+        "SelectionPromise",
+    ),
 }
 
 

@@ -52,7 +52,7 @@ def build_context(build: BuildContext | None, fields: Mapping[str, object]) -> B
     context = BuildContext(**values)  # type: ignore[arg-type]  # protobuf checks the types of the fields itself
     context.trigger = build_context_pb2.BuildTrigger.ValueType(_trigger(trigger))
     if queued_time is not None:
-        context.queued_time.CopyFrom(_timestamp(queued_time))
+        context.queued_time.CopyFrom(timestamp(queued_time, "queued_time"))
     return context
 
 
@@ -65,9 +65,10 @@ def _trigger(value: object) -> BuildTrigger:
     return BuildTrigger(value)  # type: ignore[arg-type]  # raises ValueError for anything that isn't one
 
 
-def _timestamp(value: object) -> Timestamp:
+def timestamp(value: object, name: str) -> Timestamp:
+    """The message for a moment. Raises TypeError, with the name, for what is none."""
     if not isinstance(value, datetime) or value.tzinfo is None:
-        raise TypeError("queued_time must be a datetime with a time zone")
-    timestamp = Timestamp()
-    timestamp.FromDatetime(value.astimezone(UTC))
-    return timestamp
+        raise TypeError(f"{name} must be a datetime with a time zone")
+    moment = Timestamp()
+    moment.FromDatetime(value.astimezone(UTC))
+    return moment

@@ -11,6 +11,7 @@ from conductor.events.v1.cloud_event_pb2 import CloudEvent
 from conductor.events.v1.event_service_pb2 import PublishEventsRequest
 from conductor.events.v1.event_service_pb2_grpc import EventServiceStub
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
+from conductor.testing.v1.test_intelligence_service_pb2_grpc import TestIntelligenceServiceStub
 from conductor_client._aio_status import ServerStatus
 from conductor_client.build_duration_stream import BuildDurationStream
 from conductor_client.builds import BuildFields
@@ -19,11 +20,12 @@ from conductor_client.errors import ConductorError, error_from_rpc
 from conductor_client.events import Batcher, PublishedEvents, published_events, requests
 from conductor_client.predictions import BuildDurationPrediction, build_duration_prediction, build_duration_results
 from conductor_client.requests import batch_request, single_request
+from conductor_client.testing.async_calls import AsyncTestCalls
 
 Answer = TypeVar("Answer")
 
 
-class ConductorClient:
+class ConductorClient(AsyncTestCalls):
     """Asks a Conductor server, from asyncio. Keep one for the life of the program; it is safe to share among tasks.
 
     ::
@@ -37,6 +39,7 @@ class ConductorClient:
         self._settings = settings
         self._channel = settings.open_async()
         self._predictions = PredictionServiceStub(self._channel)
+        self._tests = TestIntelligenceServiceStub(self._channel)
         self._events = EventServiceStub(self._channel)
 
     @classmethod

@@ -19,6 +19,7 @@ Criticality = Literal["interactive", "batch"]
 _RETRYABLE = {
     # A call that crosses with a server's stop may end as CANCELLED; asking again costs nothing.
     "conductor.prediction.v1.PredictionService": ("UNAVAILABLE", "CANCELLED"),
+    "conductor.testing.v1.TestIntelligenceService": ("UNAVAILABLE", "CANCELLED"),
     "conductor.events.v1.EventService": ("UNAVAILABLE",),
 }
 """Status codes on which gRPC asks again. An overloaded server isn't asked again unless it says when: see `Attempts`."""
@@ -45,6 +46,8 @@ class ConnectionSettings:
     """No TLS: for a server on the same machine. A token would travel in the clear."""
     timeout_seconds: float = 1.0
     """Deadline of a prediction call, its retries included."""
+    tests_timeout_seconds: float = 10.0
+    """Deadline of a call about tests, its retries included: there may be thousands, and a diff that takes its time."""
     publish_timeout_seconds: float = 300.0
     """Deadline of a whole stream of events."""
     maximum_attempts: int = 4
@@ -53,7 +56,9 @@ class ConnectionSettings:
     """Wait before the second attempt, randomised; doubles up to ``maximum_backoff_seconds``."""
     maximum_backoff_seconds: float = 0.2
     maximum_message_bytes: int = 4 << 20
-    """Largest message sent or received."""
+    """Largest message sent: no server takes a larger one."""
+    maximum_answer_bytes: int = 64 << 20
+    """Largest message received: an answer about all tests of a repository is as long as these are many."""
     criticality: Criticality | None = None
     """``batch`` for work that can be asked for again later: a server with too much to do refuses it first. Absent:
     batches are batch work, all else is interactive."""
@@ -104,7 +109,7 @@ class ConnectionSettings:
         return [
             ("grpc.service_config", json.dumps(service_config)),
             ("grpc.max_send_message_length", self.maximum_message_bytes),
-            ("grpc.max_receive_message_length", self.maximum_message_bytes),
+            ("grpc.max_receive_message_length", self.maximum_answer_bytes),
             # A dead peer shows within 70 s. Pings only while a call is under way, which any server allows.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 10_000),

@@ -11,17 +11,19 @@ from conductor.events.v1.cloud_event_pb2 import CloudEvent
 from conductor.events.v1.event_service_pb2 import PublishEventsRequest
 from conductor.events.v1.event_service_pb2_grpc import EventServiceStub
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
+from conductor.testing.v1.test_intelligence_service_pb2_grpc import TestIntelligenceServiceStub
 from conductor_client.builds import BuildFields
 from conductor_client.connection import Attempts, Certificate, ConnectionSettings, Criticality, TokenSource
 from conductor_client.errors import ConductorError, error_from_rpc
 from conductor_client.events import PublishedEvents, published_events, requests
 from conductor_client.predictions import BuildDurationPrediction, build_duration_prediction, build_duration_results
 from conductor_client.requests import batch_request, single_request
+from conductor_client.testing.sync_calls import SyncTestCalls
 
 Answer = TypeVar("Answer")
 
 
-class SyncConductorClient:
+class SyncConductorClient(SyncTestCalls):
     """Asks a Conductor server and waits. Keep one for the life of the program; it is safe to share among threads.
 
     The methods are those of `ConductorClient`, where each is described.
@@ -31,6 +33,7 @@ class SyncConductorClient:
         self._settings = settings
         self._channel = settings.open_sync()
         self._predictions = PredictionServiceStub(self._channel)
+        self._tests = TestIntelligenceServiceStub(self._channel)
         self._events = EventServiceStub(self._channel)
 
     @classmethod

@@ -1,0 +1,1 @@
+"""Test intelligence: which tests fail, which to run, in which order, which are flaky."""
