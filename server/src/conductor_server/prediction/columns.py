@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor.model.v1.model_manifest_pb2 import InputColumn
-from conductor_features.request_columns.builds import Column
 from conductor_features.views import View
 
 
@@ -77,8 +76,8 @@ class ColumnPlan:
     """How a model's input rows are gathered."""
 
     names: tuple[str, ...]
-    requests: tuple[tuple[int, Column], ...]
-    """Position and definition of each request column."""
+    requests: tuple[tuple[int, str], ...]
+    """Position and name of each request column."""
     views: tuple[ViewColumns, ...]
     defaults: NDArray[np.float32]
     """By column; NaN for none."""
@@ -89,7 +88,7 @@ class ColumnPlan:
 
     @classmethod
     def of(
-        cls, inputs: Sequence[InputColumn], views: Mapping[str, View], request_columns: Mapping[str, Column]
+        cls, inputs: Sequence[InputColumn], views: Mapping[str, View], request_columns: Collection[str]
     ) -> Self:
         """The plan of a manifest's inputs.
 
@@ -103,10 +102,9 @@ class ColumnPlan:
         for position, column in enumerate(inputs):
             match column.WhichOneof("source"):
                 case "request_column":
-                    definition = request_columns.get(column.request_column)
-                    if definition is None:
+                    if column.request_column not in request_columns:
                         raise ManifestUnfit(f"request column {column.request_column!r} is not known")
-                    requests.append((position, definition))
+                    requests.append((position, column.request_column))
                 case "feature" | "elapsed_since":
                     by_view.setdefault(_feature(column)[0], []).append((position, column))
                 case _:
