@@ -12,7 +12,7 @@ Histories drift, so cycles are not quite exchangeable. Where the rate that was r
 level is lowered by what was lost too much (as in adaptive conformal inference: Gibbs and Candès, 2021), and is never
 raised above α.
 
-Pure: knows no files, no clock and no model. Training judges promises by :class:`Replay`, and the server makes them by it.
+Pure: knows no files, no clock and no model. Training judges promises by :class:`Replay`, the server makes them by it.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Replay:
     """A promise, kept cycle by cycle: each is selected by what the latest ones had shown that ended before it began."""
 
     def __init__(self, alpha: float, window: int, cycles: Iterable[PastCycle] = ()) -> None:
-        """``window`` cycles with a failure are calibrated on; ``cycles`` are those so far, in the order of their start."""
+        """Calibrate on ``window`` cycles with a failure; ``cycles`` are those so far, in the order of their start."""
         self._alpha, self._window = alpha, window
         self._kept: list[Kept] = []
         for cycle in cycles:

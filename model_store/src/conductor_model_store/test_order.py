@@ -1,4 +1,4 @@
-"""The order of tests that finds failures earliest by time spent: training judges by it, and the server answers with it."""
+"""The order of tests that finds failures earliest by time spent: training judges it, the server answers with it."""
 
 from __future__ import annotations
 

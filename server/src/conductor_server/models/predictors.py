@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from conductor_features.request_columns import builds, tests
+from conductor_features.request_columns.column import Column
 from conductor_features.views import TEST_HISTORY, VIEWS, View
 from conductor_server.prediction.columns import Subject
-
-TEST_FAILURE = "test-failure"
-TEST_FLAKINESS = "test-flakiness"
+from conductor_server.testing.questions import TEST_FAILURE, TEST_FLAKINESS
 
 
 @dataclass(frozen=True)
 class Predictor:
     """What a predictor takes."""
 
-    request_columns: Collection[str]
+    request_columns: Mapping[str, Column]
     """What its requests tell."""
     views: Mapping[str, View]
     """Views whose rows it reads, by key."""

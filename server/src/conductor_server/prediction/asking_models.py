@@ -91,9 +91,7 @@ def each_once(calls: Sequence[Call | None]) -> list[Call]:
     return list({id(call): call for call in calls if call is not None}.values())
 
 
-def _interpret(
-    model: Model, question: Question, used: FeaturesUsed, output: Sequence[float]
-) -> Prediction | None:
+def _interpret(model: Model, question: Question, used: FeaturesUsed, output: Sequence[float]) -> Prediction | None:
     """What the model said, labelled; None if that can't be an answer."""
     # What an entity never had was never there in training either, and the calibration holds over that. What could not
     # be read is another matter: then the interval is given, and nothing is claimed for it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor.model.v1.model_manifest_pb2 import InputColumn
+from conductor_features.request_columns.column import Column
 from conductor_features.views import View
 
 
@@ -88,7 +89,7 @@ class ColumnPlan:
 
     @classmethod
     def of(
-        cls, inputs: Sequence[InputColumn], views: Mapping[str, View], request_columns: Collection[str]
+        cls, inputs: Sequence[InputColumn], views: Mapping[str, View], request_columns: Mapping[str, Column]
     ) -> Self:
         """The plan of a manifest's inputs.
 

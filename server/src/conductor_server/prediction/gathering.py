@@ -141,7 +141,7 @@ class Gatherer:
 
 
 def graph_inputs(plan: ColumnPlan, values: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Gathered values ``[n, columns]`` as a graph takes them, and of each row whether every required column is there."""
+    """Values ``[n, columns]`` as a graph takes them, and of each row whether every required column is there."""
     with np.errstate(over="ignore"):
         inputs = values.astype(np.float32)
     inputs[np.isinf(inputs)] = math.nan  # no infinity reaches a graph, whoever sent or stored it

@@ -11,14 +11,14 @@ from conductor_features.views import TEST_HISTORY
 from conductor_rpc import names
 from conductor_rpc.exceptions import NoPrediction
 from conductor_rpc.telemetry import Telemetry
-from conductor_server.models.predictors import TEST_FAILURE
-from conductor_server.prediction.answers import Fallback, Method, Origin, Variant
+from conductor_server.prediction.answers import NO_MODEL, Fallback, Method, ModelLabel, Origin, Variant
 from conductor_server.prediction.columns import ColumnPlan
 from conductor_server.prediction.input_counts import InputCounts
 from conductor_server.prediction.model_failures import ModelFailures
 from conductor_server.prediction.ports import Model, ModelFailed, Route
 from conductor_server.testing.gathering import TestInputs, gather
 from conductor_server.testing.history import failure_rates
+from conductor_server.testing.questions import TEST_FAILURE
 from conductor_server.testing.rows import Array, Rows
 
 
@@ -31,8 +31,8 @@ class Known:
     """By view, the rows that may be used."""
     requested: Mapping[str, Array]
     """Request columns."""
-    change_unreadable: bool
-    """Some of what the request columns are made of could not be read."""
+    complete: bool
+    """All of what the request columns are made of could be read, and all tests are there that should be."""
 
     @property
     def history(self) -> Rows:
@@ -77,11 +77,10 @@ class Asking:
         rates = failure_rates(known.history, _overall(route)[0])
         if rates is not None:
             return Scored(_answered(rates), Origin(Method.HISTORY))
-        rate, model = _overall(route)
-        if rate is None or model is None:
+        rate, label = _overall(route)
+        if rate is None:
             raise NoPrediction
-        everywhere = np.full(len(known.history), rate)
-        return Scored(_answered(everywhere), Origin(Method.DEFAULT, model.label))
+        return Scored(_answered(np.full(len(known.history), rate)), Origin(Method.DEFAULT, label))
 
     def _by_model(self, model: Model, known: Known, *, counted: bool) -> Scored | None:
         inputs = gather(model.plan, known.moment_us, known.rows, known.requested)
@@ -102,7 +101,7 @@ class Asking:
         unreadable = tuple(
             name for part in model.plan.views if known.rows[part.view.key].unreadable.any() for name in part.names
         )
-        degraded = bool(unreadable) or known.change_unreadable
+        degraded = bool(unreadable) or not known.complete
         origin = Origin(Method.MODEL_DEGRADED if degraded else Method.MODEL, model.label, unreadable)
         return Scored(_answered(probabilities), origin, model, inputs)
 
@@ -116,12 +115,12 @@ def _answered(probabilities: Array) -> Array:
     return probabilities.astype(np.float32).astype(np.float64)
 
 
-def _overall(route: Route) -> tuple[float | None, Model | None]:
+def _overall(route: Route) -> tuple[float | None, ModelLabel]:
     """How often tests fail, by the first model that tells."""
     for model in route.models:
         if model.statistics.overall_rate is not None:
-            return model.statistics.overall_rate, model
-    return None, None
+            return model.statistics.overall_rate, model.label
+    return None, NO_MODEL
 
 
 def _labelled(route: Route, origin: Origin) -> Origin:

@@ -20,9 +20,7 @@ def explanations(scored: Scored, reach: Reach, test_ids: Sequence[str], count: i
     """Of the ``count`` likeliest tests, likeliest first. Takes a while, and is fit for a thread."""
     likeliest = np.argsort(-scored.probabilities, kind="stable")[:count].tolist()
     moved = _contributions(scored, likeliest)
-    return [
-        Explanation(at, of_one, reach.way(test_ids[at])) for at, of_one in zip(likeliest, moved, strict=True)
-    ]
+    return [Explanation(at, of_one, reach.way(test_ids[at])) for at, of_one in zip(likeliest, moved, strict=True)]
 
 
 def _contributions(scored: Scored, which: Sequence[int]) -> list[list[Contribution]]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from conductor_server.testing.rows import Array, Rows
+from conductor_server.testing.rows import Array, Mask, Rows
 
 PRIOR_RUNS = 0.5
 """Weight of what tests do on the whole in a test's own rate, in runs."""
+
+
+def never_ran(history: Rows) -> Mask:
+    """Of each test whether no result of it is known: there is no row, an old one, or one of nothing but skipped ones."""
+    return ~history.unreadable & ~(history.field("run_count") > 0)
 
 
 def failure_rates(history: Rows, unknown: float | None = None) -> Array | None:

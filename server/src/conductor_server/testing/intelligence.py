@@ -1,4 +1,4 @@
-"""Which tests will fail, in which order to run them, which to run: reads, then works it all out beside the event loop."""
+"""Which tests will fail, in which order to run them, which to run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from conductor_features.changes.impact_graph import ImpactGraph
 from conductor_features.keyed import Keyed
+from conductor_features.listings import Listed
 from conductor_features.request_columns.tests import REQUEST_COLUMN_NAMES
 from conductor_features.rows import Missing
 from conductor_features.views import TEST_HISTORY
@@ -18,16 +19,16 @@ from conductor_model_store.test_order import known_or_typical, per_second
 from conductor_rpc import names
 from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_rpc.telemetry import Telemetry
-from conductor_server.models.predictors import TEST_FAILURE
 from conductor_server.prediction.ports import Models, Route
 from conductor_server.testing import selecting
-from conductor_server.testing.answers import Basis, Choice, Ordered, Predicted, Promise, Selected, Times
+from conductor_server.testing.answers import Basis, Ordered, Predicted, Promise, Selected, Times
 from conductor_server.testing.asking import Asking, Known, Scored
 from conductor_server.testing.explaining import explanations
+from conductor_server.testing.history import never_ran
 from conductor_server.testing.must_run import must_run
-from conductor_server.testing.ports import TestFeatures
+from conductor_server.testing.ports import Features
 from conductor_server.testing.promises import Promises
-from conductor_server.testing.questions import MissRate, SelectionRules, TestRun, TimeShare
+from conductor_server.testing.questions import TEST_FAILURE, MissRate, SelectionRules, TestRun, TimeShare
 from conductor_server.testing.reach import Reach, Reaching
 from conductor_server.testing.reasons import reasons
 from conductor_server.testing.rows import Mask
@@ -69,7 +70,7 @@ class TestIntelligence:
     __test__ = False
 
     def __init__(
-        self, models: Models, features: TestFeatures, reaching: Reaching, promises: Promises, telemetry: Telemetry
+        self, models: Models, features: Features, reaching: Reaching, promises: Promises, telemetry: Telemetry
     ) -> None:
         self._models, self._features, self._reaching, self._promises = models, features, reaching, promises
         self._telemetry = telemetry
@@ -97,7 +98,7 @@ class TestIntelligence:
             history = judged.known.history
             named = must_run(rules.must_run, judged.tests.members, until)
             reached = judged.reached(rules.must_run_distance)
-            return judged, judged.ordered(), selecting.ruled(named, reached, history.absent, history.unreadable)
+            return judged, judged.ordered(), selecting.ruled(named, reached, never_ran(history), history.unreadable)
 
         judged, ordered, choices = await self._judged(run, until, ruled)
         seconds, probabilities = ordered.times.expected, ordered.predicted.probabilities
@@ -140,16 +141,15 @@ class TestIntelligence:
         self, run: TestRun, route: Route, until: Deadline
     ) -> tuple[Keyed, Known, ImpactGraph | Missing | None]:
         tests = await self._features.candidates(run, until)
-        change, graph, *blocks = await asyncio.gather(
+        blocks, change, graph = await asyncio.gather(
+            asyncio.gather(*(self._features.rows(view, run, tests, until) for view in route.views)),
             self._features.change_columns(run, tests, until),
             self._reaching.graph(run),
-            *(self._features.rows(view, run, tests, until) for view in route.views),
         )
-        rows = {
-            block.view.key: block.known_at(run.moment_us, past_only=run.past_only) for block in blocks
-        }
+        rows = {rows.view.key: rows.known_at(run.moment_us, past_only=run.past_only) for rows in blocks}
         requested = dict(zip(REQUEST_COLUMN_NAMES, change.values.T, strict=True))
-        return tests, Known(run.moment_us, rows, requested, change.unreadable), graph
+        some = isinstance(tests, Listed) and (tests.cut or not tests.whole)
+        return tests, Known(run.moment_us, rows, requested, not (some or change.unreadable)), graph
 
     def _judge(
         self, run: TestRun, route: Route, tests: Keyed, known: Known, graph: ImpactGraph | Missing | None
@@ -165,7 +165,7 @@ class TestIntelligence:
             Basis(
                 reach.known,
                 reach.commit_sha,
-                int(history.absent.sum()),
+                int(never_ran(history).sum()),
                 int(history.unreadable.sum()),
                 reach.unplaced_paths,
             ),

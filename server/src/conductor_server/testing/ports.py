@@ -57,14 +57,10 @@ class ChangeColumns:
     """``[n, columns]``, in the order of ``REQUEST_COLUMN_NAMES``."""
     unreadable: bool = False
     """Some of what they are made of could not be read."""
-    oldest_us: int | None = None
-    """Event time of the oldest row that they are made of; None for none."""
 
 
-class TestFeatures(Protocol):
+class Features(Protocol):
     """Reads what is known of tests. Never raises for an outage: what can't be read is unreadable."""
-
-    __test__ = False
 
     async def candidates(self, run: TestRun, until: Deadline) -> Keyed:
         """The tests that a run is about, in the order of its ids, or all known ones in that of theirs.

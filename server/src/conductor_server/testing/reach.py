@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conductor_features.changes.distances import LocatedTests
-from conductor_features.changes.graph_cache import LOADING, ImpactGraphs
+from conductor_features.changes.graph_cache import ImpactGraphs
 from conductor_features.changes.impact_graph import Impact as CodeImpact
 from conductor_features.changes.impact_graph import ImpactGraph, impact_of
 from conductor_features.reader import OnlineStoreUnavailable
-from conductor_features.rows import ABSENT, Missing
+from conductor_features.rows import ABSENT, LOADING, Missing
 from conductor_server.testing.answers import Impact, ImpactWay
 from conductor_server.testing.questions import ChangeTold, TestRun
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from conductor_features.changes.impact_graph import FAR
 from conductor_server.testing.answers import Reason
+from conductor_server.testing.history import never_ran
 from conductor_server.testing.rows import Array, Rows
 
 _DAY = 86_400.0
@@ -48,7 +49,7 @@ def reasons(
         Reason.FAILED_RECENTLY: (since_failure <= RECENT_SECONDS)
         | (history.field("runs_since_failure") <= RECENT_RUNS),
         Reason.FAILS_OFTEN: history.field("failure_rate_50") >= OFTEN,
-        Reason.NEVER_RAN: history.absent,
+        Reason.NEVER_RAN: never_ran(history),
         Reason.REACHED: nothing if distance is None else distance < FAR,
     }
     return np.select(list(rules.values()), [int(reason) for reason in rules], int(Reason.NONE))

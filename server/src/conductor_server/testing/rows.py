@@ -30,11 +30,6 @@ class Rows:
     def __len__(self) -> int:
         return len(self.usable)
 
-    @property
-    def absent(self) -> Mask:
-        """``[n]``: there is no row, or one that is too old."""
-        return ~(self.usable | self.unreadable)
-
     def field(self, name: str) -> Array:
         """A field of every test."""
         return self.values[:, self.view.field_index[name]]
@@ -48,16 +43,18 @@ class Rows:
         """Event time of the oldest that may be used; None for none."""
         return int(self.event_time_us[self.usable].min()) if self.usable.any() else None
 
-    def known_at(self, moment_us: int, *, past_only: bool) -> Rows:
+    def known_at(self, moment_us: int, *, past_only: bool, of_any_age: bool = False) -> Rows:
         """The rows that may be used for a question.
 
         Args:
             moment_us: the question's time, in microseconds since the epoch.
             past_only: rows of that time or later may not be used.
+            of_any_age: nor are rows too old that are older than their view's maximum age.
         """
         age_us = moment_us - self.event_time_us
         later = self.usable & (age_us <= 0) if past_only else np.zeros(len(self), bool)
-        gone = later | (self.usable & (age_us > self.view.maximum_age.total_seconds() * 1e6))
+        longest_us = np.inf if of_any_age else self.view.maximum_age.total_seconds() * 1e6
+        gone = later | (self.usable & (age_us > longest_us))
         if not gone.any():
             return self
         return Rows(
