@@ -199,8 +199,9 @@ async def test_a_list_is_read_anew_beside_the_requests(client: redis.Redis, load
     assert await listings.get(TEST_HISTORY, OWNER, PATIENT) is first  # nothing changed
     await listings.settle()
     write_tests(client, ["b"])
-    while await listings.get(TEST_HISTORY, OWNER, 0.0) is first:
-        await listings.settle()
+    async with asyncio.timeout(10):
+        while await listings.get(TEST_HISTORY, OWNER, 0.0) is first:
+            await listings.settle()
     second = await listings.get(TEST_HISTORY, OWNER, 0.0)
     assert members(second) == ["a", "b", "c"] and isinstance(first, Listed) and isinstance(second, Listed)
     assert second.keys == member_keys(TEST_HISTORY, OWNER, "abc")

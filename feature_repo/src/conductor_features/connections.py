@@ -150,8 +150,8 @@ class _Cluster:
         if not lists:
             return [values[key] for key in keys], []
         pipeline = self._client.pipeline()
-        for one in lists:
-            pipeline.execute_command(*one.command())
+        for name, *arguments in map(ListRange.command, lists):
+            pipeline.execute_command(name.decode(), *arguments)
         members = await pipeline.execute(raise_on_error=False)
         return [values[key] for key in keys], [_members_or_none(found) for found in members]
 
