@@ -90,9 +90,12 @@ class _Single:
 
     async def fetch(self, keys: Sequence[bytes], lists: Sequence[ListRange] = ()) -> tuple[Values, Members]:
         chunks = [keys[at : at + _MGET_KEYS] for at in range(0, len(keys), _MGET_KEYS)]
-        commands = [_pack(b"MGET", *chunk) for chunk in chunks] + [_pack(*one.command()) for one in lists]
         stored: Values = []
-        await self._connection.send_packed_command(b"".join(commands), check_health=False)
+        for chunk in chunks:  # Redis is at the first while the next is packed
+            await self._connection.send_packed_command(_pack(b"MGET", *chunk), check_health=False)
+        if lists:
+            command = b"".join([_pack(*one.command()) for one in lists])
+            await self._connection.send_packed_command(command, check_health=False)
         for _ in chunks:
             stored += await self._connection.read_response(disable_decoding=True)
         if len(stored) != len(keys):
@@ -147,8 +150,8 @@ class _Cluster:
         if not lists:
             return [values[key] for key in keys], []
         pipeline = self._client.pipeline()
-        for one in lists:
-            pipeline.execute_command(*one.command())
+        for name, *arguments in map(ListRange.command, lists):
+            pipeline.execute_command(name.decode(), *arguments)
         members = await pipeline.execute(raise_on_error=False)
         return [values[key] for key in keys], [_members_or_none(found) for found in members]
 

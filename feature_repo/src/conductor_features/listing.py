@@ -29,11 +29,14 @@ class ListRange(NamedTuple):
     since: float
     """Epoch seconds; older ones are left out."""
     limit: int
+    with_score: bool = False
+    """Each member is followed by its score."""
 
     def command(self) -> tuple[bytes, ...]:
         """As Redis takes it."""
         since = repr(self.since).encode()
-        return b"ZRANGE", self.key, b"+inf", since, b"BYSCORE", b"REV", b"LIMIT", b"0", b"%d" % self.limit
+        command = b"ZRANGE", self.key, b"+inf", since, b"BYSCORE", b"REV", b"LIMIT", b"0", b"%d" % self.limit
+        return (*command, b"WITHSCORES") if self.with_score else command
 
 
 def listing_key(view: View, owner: Owner) -> bytes:

@@ -266,11 +266,22 @@ class OnlineReader:
         In place of a list that is not there stands UNFILLED where the view is being filled, else an empty one; in
         place of what is no list, a corrupt :class:`Missing`. Raises as :meth:`read` does.
         """
-        ranges = [ListRange(listing_key(view, owner), since, limit_each) for owner in owners]
+        return await self._read_lists(
+            view, [ListRange(listing_key(view, owner), since, limit_each) for owner in owners]
+        )
+
+    async def read_newest(self, view: View, owner: Owner) -> float | Missing | None:
+        """Score of the newest member of a list, in epoch seconds; None for an empty one. Else as :meth:`read_lists`."""
+        [found], _ = await self._read_lists(view, [ListRange(listing_key(view, owner), -math.inf, 1, with_score=True)])
+        return found if isinstance(found, Missing) else float(found[1]) if found else None
+
+    async def _read_lists(self, view: View, ranges: Sequence[ListRange]) -> tuple[list[list[bytes] | Missing], bool]:
+        if not ranges:
+            return [], True
         positions = self._store.position_keys(view.key)
         held, members = await self._exchanged(positions, ranges)
-        if owners and not positions:  # as in read
-            return await self.read_lists(view, owners, limit_each, since)
+        if not positions:  # as in read
+            return await self._read_lists(view, ranges)
         whole = all(map(is_listed, held))
         lists: list[list[bytes] | Missing] = []
         for found in members:
