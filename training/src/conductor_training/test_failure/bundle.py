@@ -26,6 +26,7 @@ from conductor_training.test_failure.estimator import CANDIDATES
 from conductor_training.test_failure.fit import Fitted
 from conductor_training.test_failure.metrics import log_loss
 from conductor_training.test_failure.selection import order_figures
+from conductor_training.test_failure.selection_calibration import selection_calibration
 from conductor_training.test_failure.trees import INPUT_NAME, SEED
 
 PREDICTOR = "test-failure"
@@ -59,6 +60,7 @@ def make_bundle(fitted: Fitted, tenant_id: str, until: datetime | None = None) -
         candidates=_candidates(fitted),
         golden_requests=bundles.golden_requests(inputs, exported[:, None]),
         export_difference_probability=_check_equal(fitted.estimator.predict(inputs), exported),
+        selection_calibration=selection_calibration(fitted),
     )
     return Bundle(manifest, content)
 
