@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
+from conductor_model_store import ModelStore
+from conductor_training.cli import commands
+from conductor_training.test_failure import stored_runs
 from conductor_training.test_failure.frame import Run, frame_of_runs
 from conductor_training.test_failure.jobs import read_runs
-from conductor_training.test_failure.stored_runs import lake_runs, warehouse_runs
+from conductor_training.test_failure.stored_runs import _select, lake_runs, warehouse_runs
 from conductor_warehouse import schema
 from conductor_warehouse.events import Event, parse
 from conductor_warehouse.ingestion import ingest
 from conductor_warehouse.lake import Lake, LakeVersion
 from conductor_warehouse.lake.export import export
 from conductor_workbench.embedded import EmbeddedPostgres
+from training.test_runs import as_events, make_runs
 from warehouse.catalogue import random_events
 from warehouse.histories import START
 
@@ -42,10 +48,14 @@ OWN = [
 ]
 
 
+MADE = as_events([replace(run, tenant_id="made") for run in make_runs(runs=40, tests=6)])
+"""A tenant with enough history for a model."""
+
+
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("events") / "events.ndjson"
-    taken = [event for event in (*random_events(23, 240), *OWN) if isinstance(parse(event), Event)]
+    taken = [event for event in (*random_events(23, 240), *OWN, *MADE) if isinstance(parse(event), Event)]
     path.write_bytes(b"\n".join(taken))
     return path
 
@@ -63,10 +73,16 @@ def database(embedded_postgres: EmbeddedPostgres, events: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def lake(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lake, LakeVersion]]:
-    opened = Lake.open(tmp_path_factory.mktemp("lake"))
-    export(opened, database)
-    yield opened, opened.version()[1]
+def lake_folder(database: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lake")
+    export(Lake.open(folder), database)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lake(lake_folder: Path) -> tuple[Lake, LakeVersion]:
+    opened = Lake.open(lake_folder)
+    return opened, opened.version()[1]
 
 
 def digests(runs: Runs) -> dict[str, str]:
@@ -77,7 +93,7 @@ def test_frames_are_equal_whatever_they_are_read_from(
     events: Path, database: str, lake: tuple[Lake, LakeVersion]
 ) -> None:
     expected = read_runs([events])
-    assert len(expected) > 2 and sum(map(len, expected.values())) > 40
+    assert len(expected) > 2 and sum(map(len, expected.values())) > 90
     for found in (warehouse_runs(database), lake_runs(*lake)):
         assert list(found) == list(expected)
         assert {tenant: [run.run_id for run in own] for tenant, own in found.items()} == {
@@ -104,3 +120,40 @@ def test_of_one_tenant_and_only_what_had_ended(events: Path, database: str, lake
 def test_a_warehouse_that_does_not_answer_is_told_as_such() -> None:
     with pytest.raises(psycopg.Error):
         warehouse_runs("postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_by_command_the_same_model_is_made_whatever_it_is_read_from(
+    events: Path, database: str, lake: tuple[Lake, LakeVersion], lake_folder: Path, tmp_path: Path
+) -> None:
+    def stage(*arguments: str) -> dict[str, str]:
+        place = ["--store", str(tmp_path / "models"), "--stage", "--until", "2026-01-01", "-o", "json"]
+        told = CliRunner().invoke(commands, ["test-failure", *arguments, *place])
+        assert told.exit_code == 0, told.output
+        return {row["tenant"]: row["version"] for row in json.loads(told.stdout) if row["model"]}
+
+    files, stored = stage(str(events)), stage("--database-url", database)
+    assert set(files) == {"(global)", "made"}
+    assert stored == files
+    read = stage("--lake", str(lake_folder), "--lake-version", lake[1].digest[:8], "--tenant", "made")
+    store = ModelStore.open(tmp_path / "models")
+    assert not store.pointers(), "staged models are not served"
+    ours, theirs = (store.load("test-failure", "made", versions["made"]).manifest for versions in (files, read))
+    assert theirs.training_data.lake_version == lake[1].digest
+    theirs.training_data.lake_version = ""
+    assert theirs == ours
+
+
+def test_a_snapshot_is_of_one_moment(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that comes while runs are read is not among them, whichever table is read next."""
+    expected = digests(warehouse_runs(database))
+    late = iter([told(20 + number, results=[RESULT]) for number in range(20)])
+
+    def meanwhile(*arguments: object) -> str:
+        with psycopg.connect(database, autocommit=True) as connection:
+            ingest(connection, [next(late)])
+        return _select(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stored_runs, "_select", meanwhile)
+    assert digests(warehouse_runs(database)) == expected
+    monkeypatch.undo()
+    assert digests(warehouse_runs(database)) != expected

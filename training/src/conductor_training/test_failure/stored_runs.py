@@ -18,14 +18,16 @@ from conductor_training.lake_frame import read_rows
 from conductor_training.test_failure.frame import Run
 from conductor_warehouse.lake import Lake, LakeVersion
 
-_RUNS = {
+Columns = Mapping[str, pl.DataType | type[pl.DataType]]
+"""Names, and what they are read as."""
+_RUNS: Columns = {
     "run_id": pl.String,
     "repository": pl.String,
     "started_time": pl.Datetime("us", "UTC"),
     "completed_time": pl.Datetime("us", "UTC"),
     "changed_paths": pl.List(pl.String),
 }
-_RESULTS = {
+_RESULTS: Columns = {
     "run_id": pl.String,
     "completed_time": pl.Datetime("us", "UTC"),
     "result_number": pl.Int32,
@@ -59,7 +61,7 @@ def warehouse_runs(
                 cursor.execute(statement)
                 return cursor.fetch_arrow_table()
 
-            def rows(table: str, schema: Mapping[str, object], tenant: str) -> pl.DataFrame:
+            def rows(table: str, schema: Columns, tenant: str) -> pl.DataFrame:
                 return _typed(read(_select(table, schema, tenant, until)), schema)
 
             tenants = [tenant_id] if tenant_id is not None else read(_TENANTS)["tenant_id"].to_pylist()
@@ -94,7 +96,7 @@ def lake_runs(
     return found
 
 
-def _select(table: str, columns: Mapping[str, object], tenant_id: str, until: datetime | None) -> str:
+def _select(table: str, columns: Columns, tenant_id: str, until: datetime | None) -> str:
     statement = sql.SQL("SELECT {} FROM {} WHERE tenant_id = {}").format(
         sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(table), sql.Literal(tenant_id)
     )
@@ -103,10 +105,10 @@ def _select(table: str, columns: Mapping[str, object], tenant_id: str, until: da
     return statement.as_string()
 
 
-def _typed(table: pa.Table, schema: Mapping[str, object]) -> pl.DataFrame:
+def _typed(table: pa.Table, schema: Columns) -> pl.DataFrame:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - of a table, not of one column
-    return frame.cast(schema)  # type: ignore[arg-type]
+    return frame.cast(dict(schema))
 
 
 def _runs(tenant_id: str, runs: pl.DataFrame, results: pl.DataFrame) -> list[Run]:
