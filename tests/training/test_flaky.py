@@ -9,7 +9,8 @@ import onnxruntime as ort
 import pytest
 
 from conductor_training.test_failure.fit import TooLittleHistory
-from conductor_training.test_failure.flaky import fit_flaky, is_flaky, judge_flaky, tried_again
+from conductor_training.test_failure.flaky import fit_flaky, is_flaky, tried_again
+from conductor_training.test_failure.flaky_fit import judge_flaky
 from conductor_training.test_failure.frame import TestFrame, frame_of_runs
 from training.test_runs import make_runs
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from google.protobuf import json_format
 
+from conductor.events.v1 import test_pb2
 from conductor_training.test_failure.columns import INDEX
 from conductor_training.test_failure.frame import Run, TestFrame, frame_of_runs
 
@@ -37,6 +42,22 @@ def make_runs(runs: int = 100, tests: int = 20, seed: int = 1, *, touched: bool 
             )
         )
     return made
+
+
+def as_events(runs: Sequence[Run], start: int = 1_700_000_000) -> list[bytes]:
+    """The events that tell of runs, from ``start`` (epoch s) on; times to the second, durations to the millisecond."""
+    told = []
+    for run in runs:
+        data = test_pb2.TestCompleted(run_id=run.run_id, repository=run.repository, changed_paths=run.changed_paths)
+        for name, moment in (("started_time", run.started), ("completed_time", run.completed)):
+            getattr(data, name).FromSeconds(int(moment) + start)
+        for test, outcome, duration in zip(run.tests, run.outcomes, run.durations, strict=True):
+            result = data.results.add(test_id=test, outcome=2 if outcome else 1)
+            result.duration.FromMilliseconds(int(duration * 1000))
+        time = datetime.fromtimestamp(run.completed + start, UTC).isoformat()
+        event = {"specversion": "1.0", "type": "test.completed", "id": run.run_id, "source": "ci", "time": time}
+        told.append({**event, "tenantid": run.tenant_id, "data": json_format.MessageToDict(data)})
+    return [json.dumps(event).encode() for event in told]
 
 
 def value(frame: TestFrame, run: int, test: str, column: str) -> float:

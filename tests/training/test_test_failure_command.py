@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import json_format
 from typer.testing import CliRunner
 
-from conductor.events.v1 import test_pb2
 from conductor_model_store import ModelStore
 from conductor_model_store.settings import ModelStoreSettings
 from conductor_training.cli import commands
-from training.test_runs import make_runs
-
-START = 1_700_000_000
+from training.test_runs import as_events, make_runs
 
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of a tenant, and a build that does not matter here."""
     path = tmp_path_factory.mktemp("events") / "events.ndjson"
-    lines: list[dict[str, Any]] = []
-    for run in make_runs(runs=60, tests=10):
-        data = test_pb2.TestCompleted(run_id=run.run_id, repository=run.repository, changed_paths=run.changed_paths)
-        for name, moment in (("started_time", run.started), ("completed_time", run.completed)):
-            getattr(data, name).FromSeconds(int(moment) + START)
-        for test, outcome, duration in zip(run.tests, run.outcomes, run.durations, strict=True):
-            result = data.results.add(test_id=test, outcome=2 if outcome else 1)
-            result.duration.FromMilliseconds(int(duration * 1000))
-        time = datetime.fromtimestamp(run.completed + START, UTC).isoformat()
-        attributes = {"specversion": "1.0", "type": "test.completed", "id": run.run_id, "source": "ci", "time": time}
-        lines.append({**attributes, "tenantid": "acme", "data": json_format.MessageToDict(data)})
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_bytes(b"\n".join(as_events(make_runs(runs=60, tests=10))))
     return path
 
 
@@ -45,11 +28,17 @@ def run(*arguments: object) -> Any:
     return json.loads(result.stdout)
 
 
-def test_a_model_is_trained_and_published(events: Path, tmp_path: Path) -> None:
-    (row,) = run(events, "--store", tmp_path / "models")
-    assert row["tenant"] == "acme" and row["model"] and row["version"]
+def test_models_are_trained_and_published(events: Path, tmp_path: Path) -> None:
+    pooled, row, flaky = run(events, "--store", tmp_path / "models")
+    assert (pooled["tenant"], row["tenant"], flaky["tenant"]) == ("(global)", "acme", "acme")
+    assert row["model"] and row["version"] and row["napfd"] >= row["best_rule_napfd"] and row["selection_runs"] > 10
+    assert pooled["model"] == "history" and pooled["version"] and pooled["selection_runs"] == 0
+    assert flaky["predictor"] == "test-flakiness" and "tried again: 0" in flaky["skipped"]
     store: ModelStore = ModelStoreSettings.from_flags(model_store=str(tmp_path / "models")).open()
-    assert store.resolve("test-failure", "acme") is not None
+    for tenant, version in (("acme", row["version"]), (None, pooled["version"])):
+        pointer = store.resolve("test-failure", tenant)
+        assert pointer is not None and pointer.version == version
+    assert store.resolve("test-flakiness", "acme") is None
 
 
 def test_a_history_is_judged(events: Path, tmp_path: Path) -> None:
@@ -70,3 +59,12 @@ def test_a_file_that_is_no_history_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.ndjson").write_text('{"specversion": "1.0"}\n')
     result = CliRunner().invoke(commands, ["test-failure", str(tmp_path / "bad.ndjson"), "--evaluate"])
     assert result.exit_code == 1 and "bad.ndjson: event 1:" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    "flags", [["--stage", "--no-publish"], ["--lake-version", "123456"], ["--lake", "x", "FILE"], ["--plots", "."]]
+)
+def test_flags_that_say_two_things_are_refused(flags: list[str], events: Path) -> None:
+    told = [str(events) if flag == "FILE" else flag for flag in flags]
+    result = CliRunner().invoke(commands, ["test-failure", *told])
+    assert result.exit_code == 2, result.output

@@ -62,7 +62,7 @@ def build_frame_from_lake(
 def _tenant_rows(
     lake: Lake, version: LakeVersion, views: Sequence[View], until: datetime, tenant_id: str, *, as_served: bool
 ) -> pl.DataFrame | None:
-    read = _read(lake, version, "builds", tenant_id, _BUILD_COLUMNS, until)
+    read = read_rows(lake, version, "builds", tenant_id, _BUILD_COLUMNS, until)
     if read is None:
         return None
     builds = read.filter(
@@ -86,7 +86,7 @@ def _as_of(lake: Lake, version: LakeVersion, view: View, asked: pl.DataFrame, *,
     tenant_id, last = asked["tenant_id"][0], asked[_ASKED].max()
     assert isinstance(last, datetime)  # noqa: S101 - of a column of times that is not empty
     columns = (*view.entity, "event_timestamp", "created", "log_id", *view.field_names)
-    rows = _read(lake, version, view.log_table, tenant_id, columns, last)
+    rows = read_rows(lake, version, view.log_table, tenant_id, columns, last)
     if rows is None:
         return pl.DataFrame({name: np.full(len(asked), np.nan) for name in names})
     log = _visible(rows, view, as_served=as_served)
@@ -114,11 +114,12 @@ def _visible(log: pl.DataFrame, view: View, *, as_served: bool) -> pl.DataFrame:
     return log.filter(pl.col("__rank") == pl.col("__rank").cum_max().over(view.entity))
 
 
-def _read(
-    lake: Lake, version: LakeVersion, table: str, tenant_id: str, columns: Sequence[str], last: datetime
+def read_rows(
+    lake: Lake, version: LakeVersion, table: str, tenant_id: str, columns: Sequence[str], last: datetime | None = None
 ) -> pl.DataFrame | None:
-    """Rows up to the day of ``last``; None where there are none."""
-    contents = lake.contents(version, table, tenant_id, last_day=last.astimezone(UTC).date())
+    """Rows of a table and tenant, up to the day of ``last``; None where there are none."""
+    last_day = None if last is None else last.astimezone(UTC).date()
+    contents = lake.contents(version, table, tenant_id, last_day=last_day)
     if not contents:
         return None
     # Polars reads many small files several times faster than one reader for each.

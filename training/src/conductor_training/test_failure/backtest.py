@@ -31,18 +31,23 @@ class Backtest:
     """By the candidate's name, each of shape [rows]."""
     stretch: NDArray[np.int64]
     """Number of the row's stretch; nothing was known before the first."""
+    unknown: Array
+    """Score of a test that never ran, and what the trees add to the base's logit, both by what was fitted before the
+    row's stretch. Shape [rows]."""
+    learned: Array
 
     def before(self, stretch: int) -> Backtest:
         """The stretches before one of them."""
-        return self._take(self.stretch < stretch)
+        return self.take(self.stretch < stretch)
 
     def without_first(self) -> Backtest:
         """All but the stretch before which nothing was known."""
-        return self._take(self.stretch > 0)
+        return self.take(self.stretch > 0)
 
-    def _take(self, which: NDArray[np.bool_]) -> Backtest:
+    def take(self, which: NDArray[np.bool_]) -> Backtest:
+        """Some of the rows."""
         logits = {name: values[which] for name, values in self.logits.items()}
-        return Backtest(self.frame.take(which), logits, self.stretch[which])
+        return Backtest(self.frame.take(which), logits, self.stretch[which], self.unknown[which], self.learned[which])
 
 
 def fit_correction(frame: TestFrame) -> tuple[float, XGBRegressor | None]:
@@ -60,6 +65,7 @@ def run_backtest(frame: TestFrame, progress: Progress, stretches: int = STRETCHE
     # Of the runs; then of the rows.
     ends = np.searchsorted(frame.run, [*runs[np.arange(stretches) * len(runs) // stretches], runs[-1] + 1])
     parts: dict[str, list[Array]] = {candidate.name: [] for candidate in CANDIDATES}
+    unknowns, corrections = np.empty(len(frame.run)), np.empty(len(frame.run))
     for number, (start, end) in enumerate(pairwise(ends)):
         progress(f"backtest {number + 1}/{stretches}")
         if start == end:
@@ -69,10 +75,13 @@ def run_backtest(frame: TestFrame, progress: Progress, stretches: int = STRETCHE
         unknown, trees = fit_correction(past)
         inputs = frame.inputs[start:end]
         learned = correction(trees, inputs) if trees is not None else np.zeros(len(inputs))
+        unknowns[start:end], corrections[start:end] = unknown, learned
         for candidate in CANDIDATES:
             parts[candidate.name].append(score_logit(InNumpy(inputs), candidate, unknown, learned))
     return Backtest(
         frame,
         {name: np.concatenate(values) for name, values in parts.items()},
         np.repeat(np.arange(stretches), np.diff(ends)),
+        unknowns,
+        corrections,
     )

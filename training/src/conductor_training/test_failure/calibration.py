@@ -16,6 +16,8 @@ from sklearn.linear_model import LogisticRegression
 
 Array = NDArray[np.float64]
 METHOD = "beta"
+NONE = "none"
+"""Told where the score is taken as it is, because that was measured to be better."""
 LEAST_EVENTS = 10
 """With fewer rows of either kind the score is taken as it is."""
 
@@ -36,7 +38,7 @@ class BetaCalibration:
         return m.op("Sigmoid", m.op("Add", m.op("Add", low, high), self.c))
 
 
-def fit_calibration(logits: Array, happened: Array) -> BetaCalibration:
+def fit_calibration(logits: Array, happened: Array, weights: Array | None = None) -> BetaCalibration:
     """From scores of rows that the model had not seen, and whether it happened."""
     if min(happened.sum(), (1 - happened).sum()) < LEAST_EVENTS:
         return BetaCalibration()
@@ -44,7 +46,7 @@ def fit_calibration(logits: Array, happened: Array) -> BetaCalibration:
     kept = [0, 1]
     # A negative factor would turn the order round: without it, as the authors do.
     while kept:
-        model = LogisticRegression(C=1e6, solver="newton-cholesky").fit(parts[:, kept], happened)
+        model = LogisticRegression(C=1e6, solver="newton-cholesky").fit(parts[:, kept], happened, weights)
         factors = dict(zip(kept, model.coef_[0], strict=True))
         if min(factors.values()) >= 0:
             return BetaCalibration(float(factors.get(0, 0.0)), float(factors.get(1, 0.0)), float(model.intercept_[0]))

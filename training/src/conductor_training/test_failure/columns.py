@@ -43,6 +43,23 @@ FREE: Sequence[Column] = (
     Column("path_failure_share"),
 )
 
+TRANSFERABLE: Sequence[Column] = tuple(
+    column
+    for column in (*RISING, *FREE)
+    if column.name.rpartition(".")[2]
+    in {
+        "failure_rate_2",
+        "last_failed",
+        "failure_rate_10",
+        "failure_rate_50",
+        "flip_rate_20",
+        "is_test_changed",
+        "path_failed_run_rate",
+        "path_failure_share",
+    }
+)
+"""Shares and flags, which mean the same everywhere; how many, how long ago and how long a test takes do not."""
+
 COLUMNS: Sequence[Column] = tuple(
     dict.fromkeys((*RISING, *FALLING, *FREE, FAILURE_COUNT, RECENT_RUNS, RECENT_FAILURES))
 )

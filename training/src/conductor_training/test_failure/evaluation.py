@@ -11,7 +11,7 @@ from scipy.special import expit
 from conductor_training.test_failure.arithmetic import Array
 from conductor_training.test_failure.backtest import Backtest, Progress, run_backtest
 from conductor_training.test_failure.estimator import BASE, RULES
-from conductor_training.test_failure.flaky import judge_flaky
+from conductor_training.test_failure.flaky_fit import judge_flaky
 from conductor_training.test_failure.frame import TestFrame
 from conductor_training.test_failure.metrics import (
     Reliability,

@@ -34,13 +34,18 @@ class Fitted:
     """Expected calibration error of the backtest's rows, each by a calibration that had not seen it."""
 
 
-def fit_tenant(frame: TestFrame, progress: Progress) -> Fitted:
-    """A tenant's own model. Raises TooLittleHistory."""
+def require_history(frame: TestFrame) -> None:
+    """Raises TooLittleHistory."""
     runs, failures = len(np.unique(frame.run)), int(frame.failed.sum())
     if runs < LEAST_RUNS or failures < LEAST_FAILURES:
         raise TooLittleHistory(
             f"runs: {runs}, failures: {failures}; a model of its own takes {LEAST_RUNS} and {LEAST_FAILURES}"
         )
+
+
+def fit_tenant(frame: TestFrame, progress: Progress) -> Fitted:
+    """A tenant's own model. Raises TooLittleHistory."""
+    require_history(frame)
     backtest = run_backtest(frame, progress)
     unseen = backtest.without_first()
     chosen = select(order_figures(unseen))

@@ -6,7 +6,7 @@ several results in their run: of a failure that was not tried again nobody knows
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 from conductor_training.onnx_graph import GraphBuilder
 from conductor_training.test_failure import scores
 from conductor_training.test_failure.arithmetic import Array, InNumpy
+from conductor_training.test_failure.calibration import BetaCalibration, fit_calibration
 from conductor_training.test_failure.columns import COLUMNS, INDEX
 from conductor_training.test_failure.fit import TooLittleHistory
 from conductor_training.test_failure.frame import TestFrame
-from conductor_training.test_failure.metrics import log_loss, reliability
 from conductor_training.test_failure.trees import INPUT_NAME
 
 PROBABILITY = "flaky_probability"
@@ -51,19 +50,22 @@ def evidence(m: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class FlakyEstimator:
-    """The weights of the evidence."""
+    """The weights of the evidence, and the calibration."""
 
     weights: tuple[float, ...]
     intercept: float
-    row_count: int
-    """Failures that it was fitted to."""
+    calibration: BetaCalibration = field(default_factory=BetaCalibration)
 
-    def apply(self, m: Any) -> Any:
-        """Probabilities, in numpy or in a graph."""
+    def logit(self, m: Any) -> Any:
+        """Before calibration, in numpy or in a graph."""
         total: Any = self.intercept
         for weight, value in zip(self.weights, evidence(m), strict=True):
             total = m.op("Add", m.op("Mul", value, weight), total)
-        return m.op("Sigmoid", total)
+        return total
+
+    def apply(self, m: Any) -> Any:
+        """Probabilities, in numpy or in a graph."""
+        return self.calibration.apply(m, self.logit(m))
 
     def predict(self, inputs: NDArray[np.float32]) -> Array:
         """Probabilities, of shape [rows], for ``inputs`` [rows, len(COLUMNS)]."""
@@ -94,31 +96,51 @@ def fit_flaky(frame: TestFrame) -> FlakyEstimator:
     if min(flaky.sum(), (1 - flaky).sum()) < LEAST_OF_EACH:
         raise TooLittleHistory(f"failures tried again: {len(flaky)}, of them flaky: {int(flaky.sum())}")
     model = LogisticRegression(C=1.0, max_iter=500).fit(np.column_stack(evidence(InNumpy(known.inputs))), flaky)
-    return FlakyEstimator(tuple(map(float, model.coef_[0])), float(model.intercept_[0]), len(flaky))
+    return FlakyEstimator(tuple(map(float, model.coef_[0])), float(model.intercept_[0]))
 
 
-def judge_flaky(frame: TestFrame, stretches: int) -> dict[str, float | int] | None:
-    """What models fitted before each stretch say of its failures; None where there is too little to learn from."""
+@dataclass(frozen=True)
+class JudgedFlaky:
+    """What models said of failures that were tried again, each fitted before the failure's stretch. Shape [rows]."""
+
+    frame: TestFrame
+    stretch: NDArray[np.int64]
+    logits: Array
+    """Before calibration."""
+    share: Array
+    """Of the failures before the stretch that were flaky: the rule to be better than."""
+
+    @property
+    def flaky(self) -> Array:
+        """1 where it was, else 0."""
+        return is_flaky(self.frame)
+
+    def calibrated(self) -> Array:
+        """Probabilities, each by the calibration that the stretches before gave."""
+        probabilities = np.empty(len(self.logits))
+        for stretch in np.unique(self.stretch):
+            now, past = self.stretch == stretch, self.stretch < stretch
+            calibration = fit_calibration(self.logits[past], self.flaky[past])
+            probabilities[now] = calibration.apply(InNumpy(self.frame.inputs[now]), self.logits[now])
+        return probabilities
+
+
+def backtest_flaky(frame: TestFrame, stretches: int) -> JudgedFlaky:
+    """Go through a history, in stretches of equally many runs; without those before which there was too little to learn
+    from."""
     runs = np.unique(frame.run)
     known = frame.take(tried_again(frame))
-    said, rates = np.full(len(known.run), np.nan), np.full(len(known.run), np.nan)
-    for begin, end in pairwise(np.linspace(0, len(runs), stretches + 1).astype(int)):
+    logits, shares = np.full(len(known.run), np.nan), np.full(len(known.run), np.nan)
+    numbers = np.zeros(len(known.run), np.int64)
+    for number, (begin, end) in enumerate(pairwise(np.linspace(0, len(runs), stretches + 1).astype(int))):
+        if begin == end:
+            continue
         now = (known.run >= runs[begin]) & (known.run <= runs[end - 1])
         past = known.take((known.run < runs[begin]) & (known.completed < frame.started[frame.run == runs[begin]][0]))
         try:
-            said[now] = fit_flaky(past).predict(known.inputs[now])
+            logits[now] = fit_flaky(past).logit(InNumpy(known.inputs[now]))
         except TooLittleHistory:
             continue
-        rates[now] = is_flaky(past).mean()
-    judged = ~np.isnan(said)
-    flaky = is_flaky(known)[judged]
-    if len(np.unique(flaky)) < 2:
-        return None
-    return {
-        "failures": len(flaky),
-        "flaky_share": float(flaky.mean()),
-        "area_under_roc": float(roc_auc_score(flaky, said[judged])),
-        "expected_calibration_error": reliability(said[judged], flaky).error,
-        "log_loss": log_loss(said[judged], flaky),
-        "log_loss_of_the_share_so_far": log_loss(rates[judged], flaky),
-    }
+        numbers[now], shares[now] = number, is_flaky(past).mean()
+    judged = ~np.isnan(logits)
+    return JudgedFlaky(known.take(judged), numbers[judged], logits[judged], shares[judged])

@@ -22,6 +22,16 @@ def export_graph(estimator: Estimator) -> ModelProto:
     if estimator.candidate.weight > 0 and estimator.trees is not None:
         margin = graph.trees(_convert(estimator.trees), append_features(graph))
         learned = graph.op("Sub", margin, START)
+    return _finish(graph, estimator, learned)
+
+
+def export_judged(estimator: Estimator) -> ModelProto:
+    """The same nodes, with what the trees add told by one more column of the input, the last one."""
+    graph = GraphBuilder("test-failure-judged", INPUT_NAME, len(COLUMNS) + 1)
+    return _finish(graph, estimator, graph.column(len(COLUMNS)))
+
+
+def _finish(graph: GraphBuilder, estimator: Estimator, learned: Value | float) -> ModelProto:
     logit = score_logit(graph, estimator.candidate, estimator.unknown, learned)
     graph.output(PROBABILITY, estimator.calibration.apply(graph, logit))
     return graph.build()

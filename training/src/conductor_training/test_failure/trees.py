@@ -5,6 +5,7 @@ Rare failures are neither repeated nor others left out: the base carries the rat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -12,8 +13,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from xgboost import XGBRegressor
 
+from conductor_training.columns import Column
 from conductor_training.onnx_graph import GraphBuilder, Value
-from conductor_training.test_failure.columns import COLUMNS, FALLING, RISING
+from conductor_training.test_failure.columns import COLUMNS, FALLING, INDEX, RISING
 from conductor_training.test_failure.scores import decayed_rate
 
 Array = NDArray[np.float64]
@@ -68,9 +70,18 @@ def features(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(values, dtype=np.float32)
 
 
-def fit_trees(inputs: NDArray[np.float32], happened: Array, base: Array) -> XGBRegressor:
-    """Fit what is to be added to the logits ``base`` [rows]; seeded and on one thread."""
-    return XGBRegressor(**_PARAMETERS).fit(features(inputs), happened, base_margin=base)
+def fit_trees(
+    inputs: NDArray[np.float32],
+    happened: Array,
+    base: Array,
+    weights: Array | None = None,
+    columns: Sequence[Column] = COLUMNS,
+) -> XGBRegressor:
+    """Fit what is to be added to the logits ``base`` [rows], by some of the columns; seeded and on one thread."""
+    seen = features(inputs)
+    # A column without values is never split on.
+    seen[:, [INDEX[column.name] for column in COLUMNS if column not in columns]] = np.nan
+    return XGBRegressor(**_PARAMETERS).fit(seen, happened, sample_weight=weights, base_margin=base)
 
 
 def correction(trees: XGBRegressor, inputs: NDArray[np.float32]) -> Array:
