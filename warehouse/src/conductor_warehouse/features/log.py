@@ -111,7 +111,12 @@ def _append(connection: Connection[Any], definition: Definition, what: Touched, 
     )
     if not len(moments):
         return 0
-    rows = _compute(connection, definition, moments, _seeds(definition.view, entities, latest))
+    seeds, computed = _seeds(definition.view, entities, latest), moments
+    having = np.unique(moments.entity)
+    if len(having) < len(entities):
+        # What changed for the others is nothing that the log tells of.
+        computed, seeds = moments.take(np.arange(len(moments))), seeds.take(having)
+    rows = _compute(connection, definition, computed, seeds)
     became_known = np.full(len(moments), created)
     if len(known.at):
         differs = _differing(moments, rows, known, became_known)
