@@ -137,7 +137,7 @@ def write_features(
         values[PIPELINE_BUILDS.field_index[name]] = value
     with redis.Redis.from_url(redis_url) as client:
         for view in VIEWS:  # as the tailing writer leaves it: what is not there does not exist
-            client.set(position_key(view), b"epoch 7 1")
+            client.set(position_key(view), b"epoch+lists 7 1")
         write_rows(client, PIPELINE_BUILDS, [((tenant_id, repository, "ci"), moment, values)])
         if load:
             loads = [math.nan] * len(TENANT_LOAD.fields)

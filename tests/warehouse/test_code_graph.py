@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 from changes.git_repository import GitRepository
 from changes.graphs import by_name
 from conductor_features.changes.diff import parse_diff
-from conductor_features.changes.graph_cache import LOADING, ImpactGraphs
+from conductor_features.changes.graph_cache import ImpactGraphs
 from conductor_features.changes.impact_graph import ImpactGraph, impact_of
 from conductor_features.reader import OnlineReader
-from conductor_features.rows import ABSENT, Missing
+from conductor_features.rows import ABSENT, LOADING, Missing
 from conductor_warehouse.cli.repo import repo_commands
 from conductor_warehouse.code_graph import indexing, parsing, store
 from conductor_warehouse.code_graph.carrying import carry_graphs

@@ -96,7 +96,14 @@ def decode_block(
     Returns values ``[n, field_count]`` (NaN where there is none), event times in microseconds ``[n]`` (0 where there
     is none), and ``ok [n]``. ``stored[i]`` is None where the store holds nothing.
     """
-    block, ok = _checked_block(keys, stored, field_count)
+    return decode_keyed_block(_identities(keys), stored, field_count)
+
+
+def decode_keyed_block(
+    identities: NDArray[np.uint8], stored: Sequence[bytes | None], field_count: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
+    """As :func:`decode_block`, for keys whose fingerprints ``[n, 16]`` are at hand."""
+    block, ok = _checked_block(identities, stored, field_count)
     values = np.where(ok[:, None], block["values"], np.nan)
     return values, np.where(ok, block["event_time"], 0), ok
 
@@ -105,7 +112,7 @@ def decode_rows(
     keys: Sequence[bytes], stored: Sequence[bytes | None], field_count: int
 ) -> list[FeatureRow | CorruptValue | None]:
     """Unpack many values of one view as :func:`decode` does; what it would raise stands in the value's place."""
-    block, ok = _checked_block(keys, stored, field_count)
+    block, ok = _checked_block(_identities(keys), stored, field_count)
     rows: list[FeatureRow | CorruptValue | None] = list(
         map(FeatureRow, block["event_time"].tolist(), block["written_time"].tolist(), block["values"])
     )
@@ -123,8 +130,12 @@ def decode_or_reason(key: bytes, value: bytes, field_count: int) -> FeatureRow |
         return error
 
 
+def _identities(keys: Sequence[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join([identity(key) for key in keys]), np.uint8).reshape(-1, IDENTITY_BYTES)
+
+
 def _checked_block(
-    keys: Sequence[bytes], stored: Sequence[bytes | None], field_count: int
+    identities: NDArray[np.uint8], stored: Sequence[bytes | None], field_count: int
 ) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
     """Values as records ``[n]``, and which of them may be used ``[n]``."""
     size = value_bytes(field_count)
@@ -135,12 +146,11 @@ def _checked_block(
     )
     crc32, skip = zlib.crc32, _CHECKSUM.size
     checksums = np.array([0 if value is None else crc32(value[skip:]) for value in stored], dtype=np.uint32)
-    identities = np.frombuffer(b"".join([identity(key) for key in keys]), dtype="<u8").reshape(-1, IDENTITY_BYTES // 8)
     ok: NDArray[np.bool_] = (
         (block["version"] == FORMAT_VERSION)  # a filler has version 0
         & (block["checksum"] == checksums)
         & (block["field_count"] == field_count)
-        & (block["identity"] == identities).all(axis=1)
+        & (block["identity"] == identities.view("<u8")).all(axis=1)
     )
     return block, ok
 

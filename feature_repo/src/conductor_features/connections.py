@@ -13,15 +13,20 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from conductor_features.clients import FAILURES, cluster_of, node_tags
 from conductor_features.filling import position_key
+from conductor_features.listing import ListRange
 
 _MGET_KEYS = 1_000
 """More keys than this are asked for in several commands of one round trip, so that Redis serves others in between."""
 _GOODBYE_SECONDS = 0.005
 """A node that hangs may not say goodbye, and others wait for the next connection."""
+
+
+Values = list[bytes | None]
+Members = list[list[bytes] | None]
 
 
 class StoreConnection(Protocol):
@@ -36,8 +41,11 @@ class StoreConnection(Protocol):
     async def ping(self) -> None:
         """See that it still answers."""
 
-    async def fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Values in the order of their keys. What comes first on a node was read there first."""
+    async def fetch(self, keys: Sequence[bytes], lists: Sequence[ListRange] = ()) -> tuple[Values, Members]:
+        """Values in the order of their keys, and of each list its members; None for what is no list.
+
+        What comes first on a node was read there first, the values before the lists.
+        """
 
     def position_keys(self, view_key: str) -> Sequence[bytes]:
         """Keys that tell whether a view is filled: it is where all of them say so. None before the first connect."""
@@ -80,16 +88,22 @@ class _Single:
         await self._connection.send_packed_command(_pack(b"PING"), check_health=False)
         await self._connection.read_response(disable_decoding=True)
 
-    async def fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def fetch(self, keys: Sequence[bytes], lists: Sequence[ListRange] = ()) -> tuple[Values, Members]:
         chunks = [keys[at : at + _MGET_KEYS] for at in range(0, len(keys), _MGET_KEYS)]
-        command = b"".join([_pack(b"MGET", *chunk) for chunk in chunks])
-        stored: list[bytes | None] = []
-        await self._connection.send_packed_command(command, check_health=False)
+        commands = [_pack(b"MGET", *chunk) for chunk in chunks] + [_pack(*one.command()) for one in lists]
+        stored: Values = []
+        await self._connection.send_packed_command(b"".join(commands), check_health=False)
         for _ in chunks:
             stored += await self._connection.read_response(disable_decoding=True)
         if len(stored) != len(keys):
             raise RedisError(f"{len(stored)} values for {len(keys)} keys")
-        return stored
+        return stored, [await self._members() for _ in lists]
+
+    async def _members(self) -> list[bytes] | None:
+        try:
+            return _members_or_none(await self._connection.read_response(disable_decoding=True))
+        except ResponseError as error:  # the reply was read, so the connection is as good as before
+            return _members_or_none(error)
 
     def position_keys(self, view_key: str) -> Sequence[bytes]:
         return (position_key(view_key),)
@@ -126,11 +140,17 @@ class _Cluster:
         # A read on each node: PING is answered also by those who serve nothing, because another is missing.
         await self.fetch([b"{%b}" % tag for tag in self._tags])
 
-    async def fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def fetch(self, keys: Sequence[bytes], lists: Sequence[ListRange] = ()) -> tuple[Values, Members]:
         assert self._client is not None  # noqa: S101 - the reader connects first
         unique = list(dict.fromkeys(keys))  # requests that share a round trip share their positions
         values = dict(zip(unique, await self._client.mget_nonatomic(unique), strict=True))
-        return [values[key] for key in keys]
+        if not lists:
+            return [values[key] for key in keys], []
+        pipeline = self._client.pipeline()
+        for one in lists:
+            pipeline.execute_command(*one.command())
+        members = await pipeline.execute(raise_on_error=False)
+        return [values[key] for key in keys], [_members_or_none(found) for found in members]
 
     def position_keys(self, view_key: str) -> Sequence[bytes]:
         return [position_key(view_key, tag) for tag in self._tags]
@@ -141,6 +161,15 @@ class _Cluster:
             with contextlib.suppress(*FAILURES):
                 async with asyncio.timeout(_GOODBYE_SECONDS):
                     await client.aclose()
+
+
+def _members_or_none(reply: list[bytes] | Exception) -> list[bytes] | None:
+    """What a list holds; None where something else stands in its place. Raises any other error."""
+    if not isinstance(reply, Exception):
+        return reply
+    if str(reply).startswith("WRONGTYPE"):
+        return None
+    raise reply
 
 
 def _pack(*arguments: bytes) -> bytes:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+from conductor_features.views import View
+
 _REPLAYING = b"replaying "
+_WITH_LISTS = "+lists"
 
 
 def position_key(view_key: str, node_tag: bytes | None = None) -> bytes:
@@ -23,6 +26,16 @@ def position_key(view_key: str, node_tag: bytes | None = None) -> bytes:
 def replaying_mark() -> bytes:
     """What stands in the position's place while the view is being filled; no two are alike."""
     return _REPLAYING + str(uuid4()).encode()
+
+
+def epoch_of(view: View, epoch: str) -> str:
+    """How a view's position begins. A listed view's tells that its lists were written too: older writers wrote none."""
+    return epoch + _WITH_LISTS if view.listed_by else epoch
+
+
+def is_listed(position: bytes | None) -> bool:
+    """Whether a position says that every entity's row is there, and in its list."""
+    return position is not None and is_filled(position) and position.partition(b" ")[0].endswith(_WITH_LISTS.encode())
 
 
 def is_filled(position: bytes | None) -> bool:

@@ -23,17 +23,18 @@ def entity_key(view_key: str, entity: Sequence[str]) -> bytes:
     """
     if not entity or not entity[0]:
         raise ValueError("an entity's first join key is its tenant, and may not be empty")
-    return b"".join([_head(entity[0], view_key), *map(_part, entity[1:])])
+    return b"".join([_head(entity[0], view_key), *map(key_part, entity[1:])])
 
 
-def _part(text: str) -> bytes:
+def key_part(text: str) -> bytes:
+    """One part of a key; no two texts, one after the other or alone, give the same bytes."""
     encoded = text.encode()
     return b"%d:%b" % (len(encoded), encoded)
 
 
 @lru_cache(maxsize=1024)
 def _head(tenant: str, view_key: str) -> bytes:
-    return PREFIX + _part(tenant) + _part(view_key)
+    return PREFIX + key_part(tenant) + key_part(view_key)
 
 
 def parse_key(key: bytes) -> tuple[str, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -29,11 +30,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from conductor_features.blocks import RowBlock, RowState
 from conductor_features.clients import FAILURES
-from conductor_features.codec import CorruptValue, decode_block, decode_or_reason, decode_rows
-from conductor_features.connections import open_connection
-from conductor_features.filling import is_filled
+from conductor_features.codec import CorruptValue, decode_block, decode_keyed_block, decode_or_reason, decode_rows
+from conductor_features.connections import Members, Values, open_connection
+from conductor_features.filling import is_filled, is_listed
 from conductor_features.keys import REMEMBERED, entity_key
+from conductor_features.listing import Identities, ListRange, Owner, listing_key
 from conductor_features.rows import ABSENT, UNFILLED, FeatureRow, Missing
 from conductor_features.tables import RowTable, TableLayout
 from conductor_features.views import View
@@ -83,8 +86,13 @@ class ReaderStatistics:
 @dataclass(slots=True)
 class _Waiting:
     keys: Sequence[bytes]
-    future: asyncio.Future[list[bytes | None]]
+    future: asyncio.Future[tuple[Values, Members]]
     deadline: float
+    lists: Sequence[ListRange] = ()
+
+    @property
+    def size(self) -> int:
+        return len(self.keys) + sum(one.limit for one in self.lists)
 
 
 class OnlineReader:
@@ -224,20 +232,72 @@ class OnlineReader:
         self.statistics.corrupt += len(keys) - absent - int(ok.sum())
         return values, event_time_us, ok
 
+    async def read_keyed_block(self, view: View, keys: Sequence[bytes], identities: Identities) -> RowBlock:
+        """Rows of thousands of entities of one view, whose keys and fingerprints the caller has ready.
+
+        Raises as :meth:`read` does. Such a read takes the connection for itself for a while, and needs a longer time
+        limit than others: use a reader of its own for it.
+        """
+        positions = self._store.position_keys(view.key)
+        stored = await self._fetch([*positions, *keys])
+        if not positions:  # as in read
+            return await self.read_keyed_block(view, keys, identities)
+        filled = all(map(is_filled, stored[: len(positions)]))
+        stored = stored[len(positions) :]
+        values, event_time_us, ok = decode_keyed_block(identities, stored, len(view.fields))
+        there = np.fromiter((value is not None for value in stored), np.bool_, len(stored))
+        nothing = RowState.ABSENT if filled else RowState.UNFILLED
+        state = np.where(ok, RowState.OK, np.where(there, RowState.CORRUPT, nothing)).astype(np.uint8)
+        self.statistics.absent += int(len(stored) - there.sum())
+        self.statistics.corrupt += int((there & ~ok).sum())
+        return RowBlock(values, event_time_us, state)
+
+    async def read_lists(
+        self, view: View, owners: Sequence[Owner], limit_each: int, since: float = -math.inf
+    ) -> tuple[list[list[bytes] | Missing], bool]:
+        """The newest members of owners' lists in one round trip, the newest first, and whether the lists are whole.
+
+        Args:
+            view: one with lists.
+            owners: values of the view's ``listed_by``.
+            limit_each: at most so many of each.
+            since: epoch seconds; older ones are left out.
+
+        In place of a list that is not there stands UNFILLED where the view is being filled, else an empty one; in
+        place of what is no list, a corrupt :class:`Missing`. Raises as :meth:`read` does.
+        """
+        ranges = [ListRange(listing_key(view, owner), since, limit_each) for owner in owners]
+        positions = self._store.position_keys(view.key)
+        held, members = await self._exchanged(positions, ranges)
+        if owners and not positions:  # as in read
+            return await self.read_lists(view, owners, limit_each, since)
+        whole = all(map(is_listed, held))
+        lists: list[list[bytes] | Missing] = []
+        for found in members:
+            if found is None:
+                self.statistics.corrupt += 1
+                lists.append(Missing("corrupt: no list"))
+            else:
+                lists.append(found if found or whole else UNFILLED)
+        return lists, whole
+
     async def read_values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """What is stored under keys that are no view's, unchecked; raises :class:`OnlineStoreUnavailable`."""
         return await self._fetch(keys)
 
-    async def _fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def _fetch(self, keys: Sequence[bytes]) -> Values:
+        return (await self._exchanged(keys))[0]
+
+    async def _exchanged(self, keys: Sequence[bytes], lists: Sequence[ListRange] = ()) -> tuple[Values, Members]:
         self.statistics.reads += 1
-        if not keys:
-            return []
+        if not keys and not lists:
+            return [], []
         if self._unavailable is not None:
             self.statistics.refused += 1
             raise OnlineStoreUnavailable(self._unavailable)
         self.statistics.keys += len(keys)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(keys, loop.create_future(), loop.time() + self._timeout_seconds)
+        waiting = _Waiting(keys, loop.create_future(), loop.time() + self._timeout_seconds, lists)
         self._waiting.append(waiting)
         self._wake.set()
         return await waiting.future
@@ -304,32 +364,33 @@ class OnlineReader:
     def _take_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         size = 0
-        while self._waiting and (not batch or size + len(self._waiting[0].keys) <= self._store.exchange_keys):
+        while self._waiting and (not batch or size + self._waiting[0].size <= self._store.exchange_keys):
             waiting = self._waiting.popleft()
             if not waiting.future.done():  # else its caller is gone
                 batch.append(waiting)
-                size += len(waiting.keys)
+                size += waiting.size
         return batch
 
     async def _exchange(self, batch: list[_Waiting]) -> None:
         if not batch:
             return
         keys = [key for waiting in batch for key in waiting.keys]
+        lists = [one for waiting in batch for one in waiting.lists]
         self.statistics.exchanges += 1
         try:
             async with self._bound(batch[0].deadline):
-                stored = await self._store.fetch(keys)
+                stored, members = await self._store.fetch(keys, lists)
         except BaseException as error:
             # Back to the front of the queue: whoever handles the loss fails them with its reason.
             self.statistics.timeouts += isinstance(error, TimeoutError)
             self._waiting.extendleft(reversed(batch))
             raise
-        at = 0
+        at = listed_at = 0
         for waiting in batch:
-            end = at + len(waiting.keys)
+            end, listed_end = at + len(waiting.keys), listed_at + len(waiting.lists)
             if not waiting.future.done():
-                waiting.future.set_result(stored[at:end])
-            at = end
+                waiting.future.set_result((stored[at:end], members[listed_at:listed_end]))
+            at, listed_at = end, listed_end
 
     @contextlib.asynccontextmanager
     async def _bound(self, deadline: float) -> AsyncIterator[None]:

@@ -49,6 +49,8 @@ ABSENT = Missing("absent")
 """There is no such row."""
 UNFILLED = Missing("not filled in yet")
 """The row is not there, and nor may others be: the online store lost its data, or never had this view's."""
+LOADING = Missing("loading")
+"""It may be there, and comes: ask again."""
 
 
 def to_microseconds(moment: datetime) -> int:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 from redis.exceptions import NoScriptError
 
-from conductor_features.clients import Client, mget
+from conductor_features.clients import Client, mget, position_keys
 from conductor_features.codec import EVENT_TIME_OFFSET, CorruptValue, decode, encode, value_bytes
 from conductor_features.keys import entity_key
+from conductor_features.listing import Owner, listing_key
 from conductor_features.rows import FeatureRow, to_microseconds
 from conductor_features.views import View
 
@@ -44,6 +45,20 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]
 return 0
 """
 
+# KEYS[1] list; ARGV: score, member, score, member, …. Returns 1 where something else stood in the list's place.
+_ADD_TO_LIST = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+local broken = kind ~= 'zset' and kind ~= 'none'
+if broken then redis.call('DEL', KEYS[1]) end
+redis.call('ZADD', KEYS[1], 'GT', unpack(ARGV))
+return broken and 1 or 0
+"""
+
+_LIST_MEMBERS = 1_000
+"""Added by one call: Redis serves others in between, and Lua takes no more than some thousands of arguments."""
+_Call = tuple[Any, ...]
+"""A script, its key and its arguments."""
+
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
@@ -57,25 +72,30 @@ class WriteResult:
 def write_rows(client: Client, view: View, rows: Iterable[WriteRow]) -> WriteResult:
     """Write rows of ``view``; each entity keeps the row of the latest event time, of equal ones the last.
 
-    Rows never expire: age is judged by the reader. Safe to repeat, and from several writers at once. Each key is
-    written on its own, so a failure midway leaves some rows written and none half-written. Raises ValueError for a row
-    that is not of the view, before anything of its batch is written, and one of ``clients.FAILURES`` when Redis fails.
+    Where the view has lists (``listing.py``), the entity is in its owner's afterwards. Rows never expire: age is judged
+    by the reader. Safe to repeat, and from several writers at once. Each key is written on its own, so a failure midway
+    leaves some rows written and none half-written. Raises ValueError for a row that is not of the view, before anything
+    of its batch is written, and one of ``clients.FAILURES`` when Redis fails.
     """
     written = superseded = 0
     source = iter(rows)
     while batch := list(islice(source, _BATCH)):
         latest: dict[bytes, FeatureRow] = {}
-        for key, row in _encodable(view, batch):
+        lists: dict[Owner, dict[str, int]] = {}
+        for entity, key, row in _encodable(view, batch):
             known = latest.get(key)
             if known is None or row.event_time_us >= known.event_time_us:
                 latest[key] = row
-        count = _write(client, view, latest)
+                if view.listed_by:
+                    owner = tuple([entity[at] for at in view.owner_positions])
+                    lists.setdefault(owner, {})[entity[view.member_position]] = row.event_time_us
+        count = _write(client, view, latest, lists)
         written += count
         superseded += len(batch) - count
     return WriteResult(written, superseded)
 
 
-def _encodable(view: View, rows: Iterable[WriteRow]) -> Iterator[tuple[bytes, FeatureRow]]:
+def _encodable(view: View, rows: Iterable[WriteRow]) -> Iterator[tuple[Sequence[str], bytes, FeatureRow]]:
     now = time.time_ns() // 1000
     join_keys, fields = len(view.entity), len(view.fields)
     for entity, event_time, values in rows:
@@ -84,18 +104,35 @@ def _encodable(view: View, rows: Iterable[WriteRow]) -> Iterator[tuple[bytes, Fe
             raise ValueError(
                 f"{view.key}: {len(entity)} join keys and {array.shape} values instead of {join_keys} and ({fields},)"
             )
-        yield entity_key(view.key, entity), FeatureRow(to_microseconds(event_time), now, array)
+        yield entity, entity_key(view.key, entity), FeatureRow(to_microseconds(event_time), now, array)
 
 
-def _write(client: Client, view: View, latest: dict[bytes, FeatureRow]) -> int:
+def _write(
+    client: Client, view: View, latest: dict[bytes, FeatureRow], lists: Mapping[Owner, Mapping[str, int]]
+) -> int:
     """Number of rows written. One EVALSHA per key: in a Redis Cluster each finds its own node."""
     values = {key: encode(key, row) for key, row in latest.items()}
     size = value_bytes(len(view.fields))
-    done = _evaluate(
-        client, _SET_IF_NEWER, [(key, values[key], row.event_time_us, size) for key, row in latest.items()]
-    )
+    rows = [(_SET_IF_NEWER, key, values[key], row.event_time_us, size) for key, row in latest.items()]
+    listing = list(_listing(view, lists))
+    done = _evaluate(client, rows + listing)
+    if any(done[len(rows) :]):
+        # What else the list held is gone. Without its positions the view counts as not filled, and whoever tails the
+        # log writes all of it anew.
+        for key in position_keys(client, view.key):
+            client.delete(key)
+    del done[len(rows) :]
     refused = [key for key, success in zip(latest, done, strict=True) if not success]
     return len(latest) - len(refused) + _heal(client, view, {key: values[key] for key in refused})
+
+
+def _listing(view: View, lists: Mapping[Owner, Mapping[str, int]]) -> Iterator[_Call]:
+    """Calls that add members to lists."""
+    for owner, members in lists.items():
+        key = listing_key(view, owner)
+        scored = iter(members.items())
+        while some := list(islice(scored, _LIST_MEMBERS)):
+            yield _ADD_TO_LIST, key, *chain.from_iterable([(at / 1e6, member.encode()) for member, at in some])
 
 
 def _heal(client: Client, view: View, values: dict[bytes, bytes]) -> int:
@@ -104,11 +141,11 @@ def _heal(client: Client, view: View, values: dict[bytes, bytes]) -> int:
         return 0
     stored = mget(client, list(values))
     corrupt = [
-        (key, old, values[key])
+        (_REPLACE, key, old, values[key])
         for key, old in zip(values, stored, strict=True)
         if old is not None and _is_corrupt(key, old, view)
     ]
-    return sum(_evaluate(client, _REPLACE, corrupt)) if corrupt else 0
+    return sum(_evaluate(client, corrupt)) if corrupt else 0
 
 
 def _is_corrupt(key: bytes, value: bytes, view: View) -> bool:
@@ -119,20 +156,22 @@ def _is_corrupt(key: bytes, value: bytes, view: View) -> bool:
     return False
 
 
-def _evaluate(client: Client, script: str, calls: Sequence[tuple[Any, ...]]) -> list[int]:
-    """Run ``script`` for each (key, arguments…) in one round trip; loads it first where Redis does not know it."""
-    digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()  # what Redis calls it
+def _evaluate(client: Client, calls: Sequence[_Call]) -> list[int]:
+    """Run scripts in one round trip; loads them first where Redis does not know them."""
+    # What Redis calls them.
+    digests = {script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script, *_ in calls}
 
     def run() -> list[int]:
         with client.pipeline(transaction=False) as pipeline:
-            for call in calls:
+            for script, *call in calls:
                 # redis-py's pipeline of a cluster has no evalsha(), as it can't know that every node has the script;
                 # below they all get it.
-                pipeline.execute_command("EVALSHA", digest, 1, *call)
+                pipeline.execute_command("EVALSHA", digests[script], 1, *call)
             return cast(list[int], pipeline.execute())
 
     try:
         return run()
     except NoScriptError:  # first use, or Redis was restarted; repeating is harmless
-        client.script_load(script)
+        for script in digests:
+            client.script_load(script)
         return run()

@@ -16,7 +16,7 @@ from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from conductor_features.clients import FAILURES, Client, open_client, position_keys
-from conductor_features.filling import replaying_mark
+from conductor_features.filling import epoch_of, replaying_mark
 from conductor_features.views import VIEWS, View
 from conductor_features.writer import WriteRow, write_rows
 from conductor_rpc import names
@@ -137,6 +137,7 @@ class TailingWriter:
 
     def _carry(self, reading: Connection[Any], redis: Client, view: View, stop: threading.Event) -> bool:
         epoch, carried = cursor(reading, view)
+        epoch = epoch_of(view, epoch)
         stored = {key: cast(bytes | None, redis.get(key)) or b"" for key in position_keys(redis, view.key)}
         positions = [_parse(held, epoch) for held in stored.values()]
         if None in positions:

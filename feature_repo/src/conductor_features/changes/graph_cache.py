@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from conductor_features.changes.graph_codec import CorruptGraph, decode_graph, graph_keys, snapshot_of
 from conductor_features.changes.impact_graph import ImpactGraph
 from conductor_features.reader import OnlineReader, OnlineStoreUnavailable
-from conductor_features.rows import ABSENT, Missing
+from conductor_features.rows import ABSENT, LOADING, Missing
 
 _LOG = logging.getLogger(__name__)
-LOADING = Missing("loading")
-"""There is one, and it comes: ask again."""
 
 _Repository = tuple[str, str]
 

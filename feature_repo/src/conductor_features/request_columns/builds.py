@@ -16,6 +16,7 @@ from types import MappingProxyType
 from google.protobuf.message import Message
 
 from conductor.build.v1.build_context_pb2 import BuildContext, BuildTrigger
+from conductor_features.request_columns.column import Column
 
 
 class Seen:
@@ -58,12 +59,9 @@ _NO_COUNTS: Mapping[str, float] = MappingProxyType(dict.fromkeys((_ALL, *_EXTENS
 
 
 @dataclass(frozen=True)
-class Column:
-    """One request column."""
+class BuildColumn(Column):
+    """A column of one context by itself."""
 
-    description: str
-    unit: str
-    """For example "1" for counts, ratios and yes (1) or no (0), "h" for hours."""
     function: _Function
 
 
@@ -114,23 +112,27 @@ def _extensions_of(group: str) -> _Function:
     return lambda seen: seen.extension_counts[group]
 
 
-REQUEST_COLUMNS: Mapping[str, Column] = MappingProxyType(
+REQUEST_COLUMNS: Mapping[str, BuildColumn] = MappingProxyType(
     {
-        "queued_hour": Column("Hour of day when it was queued (UTC)", "h", _hour),
-        "queued_weekday": Column("Day when it was queued (UTC), Monday is 0", "d", _weekday),
-        "is_push": Column("Started by a push", "1", _push),
-        "is_main_branch": Column("Branch is main, master, develop or trunk", "1", _main_branch),
-        "is_bot_actor": Column("Started by a bot, going by its name", "1", _bot_actor),
-        "modified_file_count": Column("Files modified", "1", _change("modified_file_count")),
-        "added_line_count": Column("Lines added", "1", _change("added_line_count")),
-        "deleted_line_count": Column("Lines deleted", "1", _change("deleted_line_count")),
-        "source_churn_line_count": Column("Source lines added or deleted", "1", _change("source_churn_line_count")),
-        "touched_file_commit_count": Column("Commits of the same files", "1", _change("touched_file_commit_count")),
+        "queued_hour": BuildColumn("Hour of day when it was queued (UTC)", "h", _hour),
+        "queued_weekday": BuildColumn("Day when it was queued (UTC), Monday is 0", "d", _weekday),
+        "is_push": BuildColumn("Started by a push", "1", _push),
+        "is_main_branch": BuildColumn("Branch is main, master, develop or trunk", "1", _main_branch),
+        "is_bot_actor": BuildColumn("Started by a bot, going by its name", "1", _bot_actor),
+        "modified_file_count": BuildColumn("Files modified", "1", _change("modified_file_count")),
+        "added_line_count": BuildColumn("Lines added", "1", _change("added_line_count")),
+        "deleted_line_count": BuildColumn("Lines deleted", "1", _change("deleted_line_count")),
+        "source_churn_line_count": BuildColumn(
+            "Source lines added or deleted", "1", _change("source_churn_line_count")
+        ),
+        "touched_file_commit_count": BuildColumn(
+            "Commits of the same files", "1", _change("touched_file_commit_count")
+        ),
         **{
-            f"{group}_extension_count": Column(f"Distinct {group} extensions touched", "1", _extensions_of(group))
+            f"{group}_extension_count": BuildColumn(f"Distinct {group} extensions touched", "1", _extensions_of(group))
             for group in _EXTENSIONS
         },
-        "extension_count": Column("Distinct extensions of the touched files", "1", _extensions_of(_ALL)),
+        "extension_count": BuildColumn("Distinct extensions of the touched files", "1", _extensions_of(_ALL)),
     }
 )
 """Request columns by name, in order."""

@@ -36,6 +36,9 @@ class View:
     description: str
     lineage: tuple[str, ...]
     """The event fields that it is computed from."""
+    listed_by: tuple[str, ...] = ()
+    """Join keys that the online store lists the view's entities by, the tenant first. The one that is left out is the
+    *member*: a list holds those that its *owner* has a row of. Empty where nobody asks for all that there are."""
 
     def __post_init__(self) -> None:
         if not self.entity or self.entity[0] != "tenant_id":
@@ -43,6 +46,13 @@ class View:
         names = [*self.entity, *(field.name for field in self.fields)]
         if len(set(names)) != len(names):
             raise ValueError(f"view {self.name}: a name stands twice")
+        left = [name for name in self.entity if name not in self.listed_by]
+        if self.listed_by and (
+            self.listed_by[0] != "tenant_id" or len(left) != 1 or len(self.entity) - 1 != len(self.listed_by)
+        ):
+            raise ValueError(
+                f"view {self.name}: listed by its tenant and all other join keys but one, which is the member"
+            )
 
     @cached_property
     def key(self) -> str:
@@ -58,6 +68,16 @@ class View:
     def field_index(self) -> Mapping[str, int]:
         """Position of each field."""
         return {name: index for index, name in enumerate(self.field_names)}
+
+    @cached_property
+    def owner_positions(self) -> tuple[int, ...]:
+        """Where in an entity stands what its list is found by; empty where there are no lists."""
+        return tuple(self.entity.index(name) for name in self.listed_by)
+
+    @cached_property
+    def member_position(self) -> int:
+        """Where in an entity its list's member stands; only for a view that is listed."""
+        return next(at for at, name in enumerate(self.entity) if name not in self.listed_by)
 
     @cached_property
     def log_table(self) -> str:

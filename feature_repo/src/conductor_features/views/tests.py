@@ -47,6 +47,7 @@ TEST_HISTORY = View(
     maximum_age=timedelta(days=365),
     owner=_OWNER,
     description="The past of one test.",
+    listed_by=("tenant_id", "repository"),
     lineage=(
         "test.completed.completed_time",
         "test.completed.results.test_id",
@@ -83,6 +84,7 @@ TEST_PATH_AFFINITY = View(
     maximum_age=timedelta(days=365),
     owner=_OWNER,
     description="How often one test failed when one path had changed; only pairs of which that happened have a row.",
+    listed_by=("tenant_id", "repository", "path"),
     lineage=(
         "test.completed.completed_time",
         "test.completed.changed_paths",

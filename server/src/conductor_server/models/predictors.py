@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from conductor_features.request_columns.builds import REQUEST_COLUMNS, Column
+from conductor_features.request_columns import builds
+from conductor_features.request_columns.column import Column
 
 
 @dataclass(frozen=True)
@@ -19,5 +20,5 @@ class Predictor:
     """The manifest's field that tells what its models' graphs answer with."""
 
 
-PREDICTORS: Mapping[str, Predictor] = {"build-duration": Predictor(REQUEST_COLUMNS, "outputs")}
+PREDICTORS: Mapping[str, Predictor] = {"build-duration": Predictor(builds.REQUEST_COLUMNS, "outputs")}
 """By name."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor.model.v1.model_manifest_pb2 import InputColumn
-from conductor_features.request_columns.builds import Column
+from conductor_features.request_columns.column import Column
 from conductor_features.views import View
 
 
@@ -77,8 +77,8 @@ class ColumnPlan:
     """How a model's input rows are gathered."""
 
     names: tuple[str, ...]
-    requests: tuple[tuple[int, Column], ...]
-    """Position and definition of each request column."""
+    requests: tuple[tuple[int, str], ...]
+    """Position and name of each request column."""
     views: tuple[ViewColumns, ...]
     defaults: NDArray[np.float32]
     """By column; NaN for none."""
@@ -103,10 +103,9 @@ class ColumnPlan:
         for position, column in enumerate(inputs):
             match column.WhichOneof("source"):
                 case "request_column":
-                    definition = request_columns.get(column.request_column)
-                    if definition is None:
+                    if column.request_column not in request_columns:
                         raise ManifestUnfit(f"request column {column.request_column!r} is not known")
-                    requests.append((position, definition))
+                    requests.append((position, column.request_column))
                 case "feature" | "elapsed_since":
                     by_view.setdefault(_feature(column)[0], []).append((position, column))
                 case _:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from conductor_features.request_columns.builds import Seen
+from conductor_features.request_columns.builds import REQUEST_COLUMNS, Seen
 from conductor_features.rows import Missing
 from conductor_features.tables import RowTable, TableLayout
 from conductor_server.prediction.columns import ColumnPlan, Question
@@ -57,7 +57,7 @@ class Gatherer:
         self._plan = plan
         self._view_positions = np.array([layout.views.index(part.view) for part in plan.views], np.intp)
         self._request_columns = np.array([position for position, _ in plan.requests], np.intp)
-        self._request_functions = tuple(column.function for _, column in plan.requests)
+        self._request_functions = tuple(REQUEST_COLUMNS[name].function for _, name in plan.requests)
         self._columns = _joined([part.columns for part in plan.views], np.intp)
         self._words = _joined(
             [

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conductor.events.v1.test_pb2 import TestCompleted, TestOutcome, TestResult
+from conductor_features.request_columns.tests import REQUEST_COLUMN_NAMES, PathFailures, request_values
 from conductor_features.views import PATH_CHANGES, TEST_HISTORY
 from conductor_training.test_failure.columns import COLUMNS, INDEX
 from conductor_training.test_failure.histories import Histories
 from conductor_warehouse.features.tests import COUNTS, after_change, after_result
 
 Array = NDArray[np.float64]
+_REQUEST_COLUMNS = [INDEX[name] for name in REQUEST_COLUMN_NAMES]
 _OUTCOME_NUMBERS = {
     TestOutcome.TEST_OUTCOME_PASSED: 0.0,
     TestOutcome.TEST_OUTCOME_FAILED: 1.0,
@@ -146,18 +148,12 @@ class _Past:
 
     def _tell_change(self, inputs: Array, tests: Sequence[str], at: float, changed_paths: Sequence[str]) -> None:
         changes = self.paths.rows(self.paths.find(changed_paths), at)
-        counts, rates = (changes[:, PATH_CHANGES.field_index[name]] for name in ("change_count", "failed_run_rate_10"))
-        touched = set(changed_paths)
-        share = dict.fromkeys(tests, 0.0)
-        for path, count in zip(changed_paths, counts, strict=True):
-            for test, failures in self.failures.get(path, {}).items():
-                if test in share and count > 0:
-                    share[test] = max(share[test], failures / count)
-        inputs[:, INDEX["is_test_changed"]] = [test in touched for test in tests]
-        inputs[:, INDEX["changed_path_count"]] = len(changed_paths)
-        if not np.isnan(rates).all():
-            inputs[:, INDEX["path_failed_run_rate"]] = np.nanmax(rates)
-            inputs[:, INDEX["path_failure_share"]] = [share[test] for test in tests]
+        index = {test: place for place, test in enumerate(tests)}
+        failures = []
+        for path in changed_paths:
+            counts = {index[test]: count for test, count in self.failures.get(path, {}).items() if test in index}
+            failures.append(PathFailures(np.array(list(counts), np.intp), np.array(list(counts.values()), np.float64)))
+        inputs[:, _REQUEST_COLUMNS] = request_values(index, changed_paths, changes, failures)
 
 
 def frame_of_runs(runs: Iterable[Run]) -> TestFrame:

@@ -218,7 +218,7 @@ def plant(redis_url: str, tenants: int, moment: datetime) -> None:
         loads: _Fields = {(one.tenant_id,): {"running_count": one.load_code} for one in asked}
         write_rows(client, TENANT_LOAD, _rows(moment, loads, TENANT_LOAD))
         for view in VIEWS:
-            client.set(position_key(view), b"epoch 7 1")
+            client.set(position_key(view), b"epoch+lists 7 1")
 
 
 def _pipeline(asked: Asked) -> tuple[str, str, str]:
