@@ -240,6 +240,9 @@ def test_distances_of_tests_by_their_ids() -> None:
             assert found.by_import.tolist() == [by_import_[at] for at in order]
             assert found.known.tolist() == [at != 3 for at in order]
     assert locator.distances(impact, []).known.tolist() == []
+    assert locator.way(impact, ids[1]) == (1, ["src/shop/money.py:add", "tests/test_two.py:test_b"])
+    assert locator.way(impact, ids[0]) == (1, ["src/shop/money.py", "tests/test_two.py"])
+    assert locator.way(impact, ids[3]) is None
     go = linked(GO).graph  # a package's files share a key: the test's name tells which it is
     impact = impact_of(go, [change_of(GO, "tax/tax.go", "func Rate")])
     asked = ["example.org/shop/prices.TestTotal", "prices/TestOther/sub"]

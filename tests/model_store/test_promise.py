@@ -33,7 +33,7 @@ def test_exchangeable_cycles_miss_no_more_than_promised(alpha: float) -> None:
     for _ in range(400):
         threshold = calibrate([cycle(generator) for _ in range(120)], alpha)
         new = cycle(generator)
-        missed.append(missed_share(new, np.ones(len(new)), threshold))
+        missed.append(missed_share(new, threshold))
     error = float(np.std(missed)) / len(missed) ** 0.5
     assert np.mean(missed) <= alpha + 3 * error
     assert np.mean(missed) >= alpha / 3 - 3 * error, "nor is it far from it: a promise is no reason to run everything"
@@ -47,7 +47,7 @@ def test_the_bound_holds_on_the_calibration_itself_and_no_greater_score_would_do
 
     def bound(score: float) -> float:
         at = Threshold(score, Reason.CALIBRATED, 0, alpha)
-        losses = sum(missed_share(one, np.ones(len(one)), at) for one in cycles)
+        losses = sum(missed_share(one, at) for one in cycles)
         return (losses + 1) / (len(cycles) + 1)
 
     assert threshold.level <= alpha
@@ -94,7 +94,7 @@ def test_under_drift_the_rate_comes_back_to_what_was_promised(seed: int) -> None
     for number in range(400):
         new = cycle(generator) - number / 40  # scores get worse and worse
         threshold = calibrate(past[-100:], alpha, realised[-100:])
-        realised.append(missed_share(new, np.ones(len(new)), threshold))
+        realised.append(missed_share(new, threshold))
         past.append(new)
     assert np.mean(realised) <= alpha + 0.03
 

@@ -143,7 +143,7 @@ def test_rows_that_are_equal_are_run_once_and_each_answer_is_its_own(rows: list[
             if not math.isnan(typical) and now != typical
         ]
         effects.sort(key=lambda effect: -abs(effect[2]))
-        assert [(told.feature, told.effect_seconds) for told in answer.contributions] == [
+        assert [(told.feature, told.effect) for told in answer.contributions] == [
             (name, effect) for name, _, effect in effects[:count]
         ]
         assert [str(told.value) for told in answer.contributions] == [str(level) for _, level, _ in effects[:count]]

@@ -12,13 +12,13 @@ Histories drift, so cycles are not quite exchangeable. Where the rate that was r
 level is lowered by what was lost too much (as in adaptive conformal inference: Gibbs and Candès, 2021), and is never
 raised above α.
 
-Pure: knows no files, no clock and no model.
+Pure: knows no files, no clock and no model. Training judges promises by :class:`Replay`, the server makes them by it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -82,7 +82,8 @@ def calibrate(failed_scores: Sequence[Array], alpha: float, realised: Sequence[f
     if allowed < -1e-12:
         return Threshold(EVERYTHING, Reason.PROMISE_WAS_BROKEN, count, level)
     scores = np.concatenate(list(failed_scores))
-    losses = np.concatenate([np.full(len(cycle), 1 / len(cycle)) for cycle in failed_scores]) / count
+    sizes = np.fromiter(map(len, failed_scores), np.int64, count)
+    losses = np.repeat(1 / sizes, sizes) / count
     order = np.argsort(scores, kind="stable")
     values, first = np.unique(scores[order], return_index=True)
     # At a threshold equal to a score, what is lower is missed.
@@ -99,6 +100,51 @@ def adapted_level(realised: Sequence[float], alpha: float) -> float:
     return max(level, 0.0)
 
 
-def missed_share(scores: Array, failed: Array, threshold: Threshold) -> float:
-    """The share of a cycle's failed tests that the threshold leaves out; 0 where nothing failed."""
-    return float((scores[failed > 0] < threshold.score).mean()) if failed.any() else 0.0
+def missed_share(failed_scores: Array, threshold: Threshold) -> float:
+    """The share of a cycle's failures that the threshold leaves out; 0 where nothing failed."""
+    return float((failed_scores < threshold.score).mean()) if len(failed_scores) else 0.0
+
+
+@dataclass(frozen=True)
+class PastCycle:
+    """A past cycle with a failure."""
+
+    started: float
+    """Epoch seconds, as ``completed``."""
+    completed: float
+    failed_scores: Array
+    """Of the tests that failed, the scores that they had been given before."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A past cycle, and the share of its failures that the promise missed then."""
+
+    cycle: PastCycle
+    missed: float
+
+
+class Replay:
+    """A promise, kept cycle by cycle: each is selected by what the latest ones had shown that ended before it began."""
+
+    def __init__(self, alpha: float, window: int, cycles: Iterable[PastCycle] = ()) -> None:
+        """Calibrate on ``window`` cycles with a failure; ``cycles`` are those so far, in the order of their start."""
+        self._alpha, self._window = alpha, window
+        self._kept: list[Kept] = []
+        for cycle in cycles:
+            self.add(cycle, self.threshold(cycle.started))
+
+    def known(self, moment: float) -> list[Kept]:
+        """What is calibrated on at a moment."""
+        return [kept for kept in self._kept if kept.cycle.completed < moment][-self._window :]
+
+    def threshold(self, moment: float) -> Threshold:
+        """The threshold for a cycle that begins then."""
+        known = self.known(moment)
+        return calibrate([kept.cycle.failed_scores for kept in known], self._alpha, [kept.missed for kept in known])
+
+    def add(self, cycle: PastCycle, threshold: Threshold) -> float:
+        """Note a cycle that was selected by a threshold; returns the share of its failures that was missed."""
+        missed = missed_share(cycle.failed_scores, threshold)
+        self._kept.append(Kept(cycle, missed))
+        return missed

@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from conductor_features.changes.graph_cache import ImpactGraphs
+from conductor_features.listings import Listings
 from conductor_features.reader import OnlineReader
 from conductor_rpc.server import RpcServer
 from conductor_rpc.telemetry import OFF, Telemetry
+from conductor_server.features.blocks import Blocks
 from conductor_server.features.online import OnlineFeatures
+from conductor_server.features.tests import OnlineTests
 from conductor_server.inference.serving import ServingModels
 from conductor_server.models.canary_guard import CanaryGuard
 from conductor_server.models.comparison import Comparison
@@ -24,10 +28,18 @@ from conductor_server.models.verifier import Verifier
 from conductor_server.models.watcher import ModelWatcher
 from conductor_server.prediction import build_duration
 from conductor_server.prediction.history import HISTORY_VIEWS
+from conductor_server.prediction.ports import Models
 from conductor_server.servicers.inference import inference_service
 from conductor_server.servicers.models import model_service
 from conductor_server.servicers.prediction import prediction_service
 from conductor_server.settings import ServerSettings
+from conductor_server.testing import intelligence
+from conductor_server.testing.promises import Promises
+from conductor_server.testing.questions import TEST_FAILURE
+from conductor_server.testing.reach import Reaching
+
+_LOADING_SECONDS = 10.0
+"""Longest that a list of tests or a graph of code may take to be read, beside the requests."""
 
 
 @asynccontextmanager
@@ -54,7 +66,7 @@ async def application(
     async with AsyncExitStack() as stack:
         reader = await stack.enter_async_context(OnlineReader(settings.redis_url, settings.feature_timeout_seconds))
         registry = Registry(
-            {build_duration.PREDICTOR: HISTORY_VIEWS},
+            {build_duration.PREDICTOR: HISTORY_VIEWS, TEST_FAILURE: intelligence.VIEWS},
             memory_budget_bytes=settings.model_memory_budget_bytes,
             pinned_tenants=settings.model_pinned_tenants,
         )
@@ -65,6 +77,7 @@ async def application(
         comparison = await stack.enter_async_context(Comparison(telemetry, guard.judge))
         features = OnlineFeatures(reader, telemetry)
         predictor = build_duration.BuildDurationPredictor(registry, features, telemetry, comparison)
+        tests = await stack.enter_async_context(test_intelligence(settings, reader, registry, telemetry))
         watch = store.watch()
         control = ModelControl(store, watch, registry.predictors)
         tensor_models = ServingModels(registry, registry.predictors)
@@ -72,6 +85,7 @@ async def application(
             prediction_service(predictor, telemetry, lambda: server.item_streams),
             inference_service(tensor_models, telemetry, lambda: server.is_serving),
             model_service(control, comparison, lambda: server.is_serving),
+            # testing_service(tests, flakiness, telemetry)  # noqa: ERA001
         ]
         server = RpcServer(settings, services, telemetry=telemetry, share_port=share_port)
         stack.push_async_callback(server.admin.stop)
@@ -95,3 +109,25 @@ async def application(
         await server.start()
         stack.push_async_callback(server.stop)
         yield server
+
+
+@asynccontextmanager
+async def test_intelligence(
+    settings: ServerSettings, reader: OnlineReader, models: Models, telemetry: Telemetry
+) -> AsyncIterator[intelligence.TestIntelligence]:
+    """Test intelligence, with readers of its own: what it reads is large, and must not hold up single rows."""
+    async with AsyncExitStack() as stack:
+        blocks = await stack.enter_async_context(
+            OnlineReader(settings.redis_url, settings.test_feature_timeout_seconds)
+        )
+        loader = await stack.enter_async_context(OnlineReader(settings.redis_url, _LOADING_SECONDS))
+        listings, graphs = Listings(loader), ImpactGraphs(reader, loader)
+        stack.push_async_callback(listings.close)
+        stack.push_async_callback(graphs.close)
+        yield intelligence.TestIntelligence(
+            models,
+            OnlineTests(Blocks(blocks, telemetry), listings),
+            Reaching(graphs),
+            Promises(settings.test_selection_calibration_max_age_days),
+            telemetry,
+        )

@@ -23,6 +23,11 @@ class ServerSettings(RpcSettings, ModelTrustSettings):
     feature_timeout_seconds: float = Field(default=0.02, gt=0, le=10)
     """Longest that a read of features may take; after that the answer is made without them."""
 
+    test_feature_timeout_seconds: float = Field(default=0.25, gt=0, le=10)
+    """The same for reads of thousands of tests."""
+    test_selection_calibration_max_age_days: float = Field(default=30.0, gt=0)
+    """A selection promises nothing, and runs everything, where the latest run that its model knows of is older."""
+
     model_store: str = ".conductor/models"
     """Local path or URL (``s3://bucket/prefix``, …) of the model store."""
     allow_unsigned_models: bool = False

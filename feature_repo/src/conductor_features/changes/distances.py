@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,10 +29,10 @@ class TestDistances:
 
 
 class LocatedTests:
-    """Finds the tests of one graph. Remembers what it found; not for several threads."""
+    """Finds the tests of one graph. Remembers what it found; for several threads."""
 
     def __init__(self, graph: ImpactGraph) -> None:
-        self._graph = graph
+        self._graph, self._lock = graph, threading.Lock()
         self._nowhere = len(graph.paths) + len(graph.unit_file)
         self._rows: dict[str, int] = {}
         self._nodes = np.empty((0, _PLACES), np.int32)
@@ -39,18 +40,31 @@ class LocatedTests:
 
     def distances(self, impact: Impact, test_ids: Sequence[str]) -> TestDistances:
         """How far each test is from the change."""
-        new = [one for one in dict.fromkeys(test_ids) if one not in self._rows]
-        if new:
-            self._remember(new, test_ids)
-        rows = np.fromiter(map(self._rows.__getitem__, test_ids), np.int64, len(test_ids))
+        nodes, files = self._found(test_ids)
         by_name = np.append(impact.by_name.distance, np.uint8(FAR))
         by_file = np.append(impact.by_file.distance, np.uint8(FAR))
-        files = self._files[rows]
         return TestDistances(
-            by_name=by_name[self._nodes[rows]].min(axis=1),
+            by_name=by_name[nodes].min(axis=1),
             by_import=by_file[np.minimum(files, len(self._graph.paths))].min(axis=1),
             known=files[:, 0] != self._nowhere,
         )
+
+    def way(self, impact: Impact, test_id: str) -> tuple[int, list[str]] | None:
+        """How far a test is, by name or else by import, and the way to it for people; None where it is not reached."""
+        [nodes], [files] = self._found([test_id])
+        for reached, places in (impact.by_name, nodes), (impact.by_file, files):
+            near = min(places[places != self._nowhere].tolist(), key=reached.distance.__getitem__, default=None)
+            if near is not None and reached.distance[near] != FAR:
+                return int(reached.distance[near]), [self._graph.name_of(node) for node in reached.way(near)]
+        return None
+
+    def _found(self, test_ids: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Nodes and files of each test, shape (tests, places)."""
+        with self._lock:
+            if not set(test_ids) <= self._rows.keys():
+                self._remember([one for one in dict.fromkeys(test_ids) if one not in self._rows], test_ids)
+            rows = np.fromiter(map(self._rows.__getitem__, test_ids), np.int64, len(test_ids))
+            return self._nodes[rows], self._files[rows]
 
     def _remember(self, new: Sequence[str], asked: Sequence[str]) -> None:
         if len(self._rows) + len(new) > _REMEMBERED:

@@ -7,6 +7,7 @@ import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from conductor_features.changes.distances import LocatedTests
 from conductor_features.changes.graph_codec import CorruptGraph, decode_graph, graph_keys, snapshot_of
 from conductor_features.changes.impact_graph import ImpactGraph
 from conductor_features.reader import OnlineReader, OnlineStoreUnavailable
@@ -21,6 +22,7 @@ _Repository = tuple[str, str]
 class _Held:
     snapshot_id: int
     graph: ImpactGraph | Missing
+    tests: LocatedTests | None
     size: int
 
 
@@ -55,6 +57,13 @@ class ImpactGraphs:
         self._held.move_to_end(of)
         return held.graph
 
+    def tests_of(self, tenant_id: str, repository: str, graph: ImpactGraph) -> LocatedTests:
+        """The tests of a graph that ``get`` gave; what is found of them is remembered for as long as the graph is."""
+        held = self._held.get((tenant_id, repository))
+        if held is not None and held.graph is graph and held.tests is not None:
+            return held.tests
+        return LocatedTests(graph)
+
     async def settle(self) -> None:
         """Wait for what is being loaded."""
         await asyncio.gather(*self._loading.values())
@@ -85,7 +94,8 @@ class ImpactGraphs:
         except CorruptGraph as error:
             graph = Missing(f"corrupt: {error}")
             _LOG.warning("the graph of %s is not used: %s", of[1], error)
-        self._held[of] = _Held(snapshot_id, graph, _MEMORY_FACTOR * len(value))
+        tests = LocatedTests(graph) if isinstance(graph, ImpactGraph) else None
+        self._held[of] = _Held(snapshot_id, graph, tests, _MEMORY_FACTOR * len(value))
         self._held.move_to_end(of)
         while len(self._held) > 1 and sum(one.size for one in self._held.values()) > self._byte_count:
             self._held.popitem(last=False)

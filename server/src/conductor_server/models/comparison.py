@@ -24,7 +24,7 @@ from conductor_server.models.variant_statistics import VariantStatistics
 from conductor_server.prediction.answers import Estimate, ModelLabel, Variant
 from conductor_server.prediction.columns import Question
 from conductor_server.prediction.gathering import Gatherer
-from conductor_server.prediction.ports import ModelFailed, QuantileModel, Route
+from conductor_server.prediction.ports import Model, ModelFailed, Route
 
 _LOG = logging.getLogger(__name__)
 _MOST_WAITING = 512
@@ -142,7 +142,7 @@ def _score(waiting: _Waiting) -> _Scored:
     return _Scored(medians, (beside_seconds, first_seconds) if shadow else (first_seconds, beside_seconds))
 
 
-def _ask(model: QuantileModel, gatherer: Gatherer, waiting: _Waiting) -> tuple[Sequence[float | None], float | None]:
+def _ask(model: Model, gatherer: Gatherer, waiting: _Waiting) -> tuple[Sequence[float | None], float | None]:
     inputs = gatherer.gather(waiting.questions, waiting.rows)
     medians: list[float | None] = [None] * len(waiting.questions)
     able: list[int] = np.flatnonzero(inputs.answerable).tolist()

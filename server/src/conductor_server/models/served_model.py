@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from conductor.model.v1.model_manifest_pb2 import DurationStatistics, ModelManifest
 from conductor_model_store import LoadedModel
+from conductor_model_store.promise import PastCycle
 from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_server.models.sessions import (
     ModelRefused,
@@ -37,6 +38,7 @@ class ServedModel:
     """Ready to answer."""
 
     label: ModelLabel
+    tenant_id: str
     manifest_digest: str
     plan: ColumnPlan
     coverage: float
@@ -46,6 +48,7 @@ class ServedModel:
     """What it is reckoned to take beside its graph."""
     input_name: str
     output_names: tuple[str, ...]
+    past_cycles: tuple[PastCycle, ...] | None = None
     signed_by: frozenset[str] = frozenset()
     """Ids of the trusted keys that signed it; none where signatures are not checked."""
 
@@ -64,6 +67,7 @@ class ServedModel:
         coverage = manifest.calibration.coverage
         return cls(
             label=ModelLabel(model.scope.resource_name, model.version, manifest.graph.digest),
+            tenant_id=model.scope.tenant_id,
             manifest_digest=model.manifest_digest,
             plan=plan,
             coverage=coverage if 0 < coverage < 1 else 0.0,
@@ -72,6 +76,7 @@ class ServedModel:
             memory_bytes=round(_MODEL_BYTES + _MODEL_BYTES_PER_MANIFEST_BYTE * manifest.ByteSize()),
             input_name=manifest.input_name,
             output_names=answer_kind(manifest).output_names,
+            past_cycles=_past_cycles(manifest),
             signed_by=model.signed_by,
         )
 
@@ -118,7 +123,23 @@ def _statistics(manifest: ModelManifest) -> FallbackStatistics:
         estimate = _estimate(pipeline.statistics)
         if estimate is not None:
             pipelines[pipeline.tenant_id, pipeline.repository, pipeline.pipeline] = estimate
-    return FallbackStatistics(pipelines, _estimate(manifest.fallback.overall))
+    rate = manifest.fallback.overall_rate
+    known = rate.row_count > 0 and 0 <= rate.rate <= 1
+    return FallbackStatistics(pipelines, _estimate(manifest.fallback.overall), rate.rate if known else None)
+
+
+def _past_cycles(manifest: ModelManifest) -> tuple[PastCycle, ...] | None:
+    if not manifest.HasField("selection_calibration"):
+        return None
+    return tuple(
+        PastCycle(
+            run.start_time.ToMicroseconds() / 1e6,
+            run.completed_time.ToMicroseconds() / 1e6,
+            np.array(run.failed_probabilities, np.float64),
+        )
+        for run in manifest.selection_calibration.runs
+        if run.failed_probabilities
+    )
 
 
 def _estimate(statistics: DurationStatistics) -> Estimate | None:

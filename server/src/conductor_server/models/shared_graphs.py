@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from conductor.model.v1.model_manifest_pb2 import ModelManifest
-from conductor_features.views import VIEWS
 from conductor_model_store import LoadedModel
 from conductor_server.models.predictors import PREDICTORS
 from conductor_server.models.sessions import ModelRefused, open_session
@@ -63,7 +62,7 @@ class SharedParts:
         found = self._plans.get(key)
         if found is None:
             try:
-                found = self._plans[key] = ColumnPlan.of(manifest.inputs, VIEWS, predictor.request_columns)
+                found = self._plans[key] = ColumnPlan.of(manifest.inputs, predictor.views, predictor.request_columns)
             except ManifestUnfit as error:
                 raise ModelRefused(str(error)) from error
         return found

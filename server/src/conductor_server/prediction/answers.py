@@ -66,12 +66,13 @@ class Estimate:
 
 
 class Contribution(NamedTuple):
-    """How much a feature moved the median."""
+    """How much a feature moved what was predicted."""
 
     feature: str
     value: float
     """NaN where the feature is missing."""
-    effect_seconds: float
+    effect: float
+    """Of a median in seconds, or of a probability."""
 
 
 class ModelLabel(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,22 +15,20 @@ from conductor_server.prediction.answers import Estimate, Method, Origin, Predic
 from conductor_server.prediction.columns import Question
 from conductor_server.prediction.contributions import contributions, effects, variants
 from conductor_server.prediction.gathering import FeaturesUsed, Inputs
-from conductor_server.prediction.ports import ModelFailed, QuantileModel
-
-_LOG = logging.getLogger(__name__)
+from conductor_server.prediction.model_failures import ModelFailures
+from conductor_server.prediction.ports import Model, ModelFailed
 
 
 class AskingModels:
     """Asks the models of one predictor."""
 
     def __init__(self, predictor: str, telemetry: Telemetry) -> None:
-        self._predictor, self._telemetry = predictor, telemetry
-        self._complained_of: set[str] = set()
-        telemetry.count(names.MODEL_FAILURES, {names.PREDICTOR: predictor}, 0)  # an alert sees the first after a zero
+        self._telemetry = telemetry
+        self._failures = ModelFailures(predictor, telemetry)
 
     async def ask(
         self,
-        model: QuantileModel,
+        model: Model,
         questions: Sequence[Question],
         inputs: Inputs,
         calls: Sequence[Call | None],
@@ -67,12 +64,12 @@ class AskingModels:
                     for at, (question, call) in enumerate(zip(questions, calls, strict=True))
                 ]
                 return [answer for [answer] in alone]
-            self._complain(model, str(error))
+            self._failures.note(model, str(error))
             return answers
         for at, output in zip(able, outputs[places].tolist(), strict=True):
             answers[at] = _interpret(model, questions[at], inputs.used[at], output)
             if answers[at] is None:
-                self._complain(model, f"it answered {output}")
+                self._failures.note(model, f"it answered {output}")
         if explained:
             found = np.zeros((len(rows), len(model.plan.names)))
             found[explained_rows] = effects(model.plan, made, outputs[explained_rows, 1], outputs[len(rows) :, 1])
@@ -88,22 +85,13 @@ class AskingModels:
                     answer.contributions = of_one
         return answers
 
-    def _complain(self, model: QuantileModel, text: str) -> None:
-        """Count each failure, log a version's first one: a log that grows with each request hides the rest."""
-        self._telemetry.count(names.MODEL_FAILURES, {names.PREDICTOR: self._predictor})
-        if model.label.version not in self._complained_of:
-            self._complained_of.add(model.label.version)
-            _LOG.error("%s %s failed, the next rung answers: %s", model.label.name, model.label.version, text)
-
 
 def each_once(calls: Sequence[Call | None]) -> list[Call]:
     """The calls that there are, each once."""
     return list({id(call): call for call in calls if call is not None}.values())
 
 
-def _interpret(
-    model: QuantileModel, question: Question, used: FeaturesUsed, output: Sequence[float]
-) -> Prediction | None:
+def _interpret(model: Model, question: Question, used: FeaturesUsed, output: Sequence[float]) -> Prediction | None:
     """What the model said, labelled; None if that can't be an answer."""
     # What an entity never had was never there in training either, and the calibration holds over that. What could not
     # be read is another matter: then the interval is given, and nothing is claimed for it.

@@ -84,13 +84,7 @@ class Gatherer:
                 for seen in (Seen(question.build) for question in questions)
             ]
         used = self._features(values, questions, table)
-        with np.errstate(over="ignore"):
-            inputs = values.astype(np.float32)
-        inputs[np.isinf(inputs)] = math.nan  # no infinity reaches a graph, whoever sent or stored it
-        if plan.any_default:
-            np.copyto(inputs, plan.defaults, where=np.isnan(inputs))
-        answerable = np.logical_not(np.isnan(inputs[:, plan.required]).any(axis=1))
-        return Inputs(values, inputs, answerable, used)
+        return Inputs(values, *graph_inputs(plan, values), used)
 
     def _features(
         self, values: NDArray[np.float64], questions: Sequence[Question], table: RowTable
@@ -144,6 +138,16 @@ class Gatherer:
                     continue
             oldest_us = event_time_us if oldest_us is None else min(oldest_us, event_time_us)
         return FeaturesUsed(missing, degraded, uncalibrated, oldest_us)
+
+
+def graph_inputs(plan: ColumnPlan, values: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Values ``[n, columns]`` as a graph takes them, and of each row whether every required column is there."""
+    with np.errstate(over="ignore"):
+        inputs = values.astype(np.float32)
+    inputs[np.isinf(inputs)] = math.nan  # no infinity reaches a graph, whoever sent or stored it
+    if plan.any_default:
+        np.copyto(inputs, plan.defaults, where=np.isnan(inputs))
+    return inputs, np.logical_not(np.isnan(inputs[:, plan.required]).any(axis=1))
 
 
 def _joined(parts: Sequence[NDArray[np.generic]], kind: type) -> NDArray[np.generic]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from conductor_rpc import names
 from conductor_rpc.telemetry import Telemetry
@@ -25,8 +25,11 @@ class InputCounts:
 
     def add(self, used: Sequence[FeaturesUsed]) -> None:
         """Count in the rows of some questions."""
-        self._row_count += len(used)
-        for row in used:
-            for name in row.missing:
-                known = name in self._missing or len(self._missing) < _MOST_FEATURES
-                self._missing[name if known else OTHER] += 1
+        self.add_columns(len(used), Counter(name for row in used for name in row.missing))
+
+    def add_columns(self, row_count: int, missing: Mapping[str, int]) -> None:
+        """Count in so many rows, and in how many of them each feature was missing."""
+        self._row_count += row_count
+        for name, count in missing.items():
+            known = name in self._missing or len(self._missing) < _MOST_FEATURES
+            self._missing[name if known else OTHER] += count

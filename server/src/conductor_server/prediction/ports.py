@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from conductor_features.tables import RowTable, TableLayout
 from conductor_features.views import View
+from conductor_model_store.promise import PastCycle
 from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_server.prediction.answers import Estimate, Fallback, ModelLabel, Variant
 from conductor_server.prediction.columns import ColumnPlan, Question
@@ -39,12 +40,17 @@ class FeatureReader(Protocol):
         ...
 
 
-class QuantileModel(Protocol):
+class Model(Protocol):
     """A model that is loaded, warm, and was verified."""
 
     @property
     def label(self) -> ModelLabel:
         """What answers of it are labelled with."""
+        ...
+
+    @property
+    def tenant_id(self) -> str:
+        """Whose it is; empty for the global one."""
         ...
 
     @property
@@ -54,7 +60,12 @@ class QuantileModel(Protocol):
 
     @property
     def coverage(self) -> float:
-        """Share that its interval claims to cover."""
+        """Share that its interval claims to cover; 0 for none."""
+        ...
+
+    @property
+    def past_cycles(self) -> Sequence[PastCycle] | None:
+        """What promises about selected tests are calibrated on, oldest first; None where it came with nothing."""
         ...
 
     @property
@@ -80,7 +91,7 @@ class QuantileModel(Protocol):
         """Run rows ``[n, columns]``. Nothing is begun after ``until``.
 
         Returns:
-            Lower bound, median and upper bound in seconds, ``[n, 3]``; unchecked.
+            Lower bound, median and upper bound in seconds, ``[n, 3]``, or a probability, ``[n, 1]``; unchecked.
 
         Raises:
             ModelFailed: the model can't be run on them.
@@ -112,24 +123,26 @@ class ModelFailed(Exception):
 
 @dataclass(frozen=True)
 class FallbackStatistics:
-    """Statistics of durations that came with a model."""
+    """Statistics that came with a model: of durations, or of what its probability is of."""
 
     pipelines: Mapping[tuple[str, str, str], Estimate]
     """By tenant, repository and pipeline."""
     overall: Estimate | None
+    overall_rate: float | None = None
+    """Share of all rows."""
 
 
 @dataclass(frozen=True)
 class Route:
     """The models that answer a tenant's requests, best first, and the feature views that they all need together."""
 
-    models: tuple[QuantileModel, ...]
+    models: tuple[Model, ...]
     views: tuple[View, ...]
     fallback: Fallback = Fallback.NONE
     """Why the tenant's own model is not among them."""
     variant: Variant = Variant.CHAMPION
     """What the first of them is; after a canary or challenger comes the champion."""
-    beside: QuantileModel | None = None
+    beside: Model | None = None
     """What is asked the same afterwards, to compare: the shadow beside the champion, the champion beside another."""
 
     @cached_property

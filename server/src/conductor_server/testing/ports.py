@@ -1,13 +1,20 @@
-"""What the servicer asks, and of whom."""
+"""What the servicer asks and of whom; what answering needs of the feature store."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from conductor_features.keyed import Keyed
+from conductor_features.views import View
 from conductor_rpc.call import Deadline
 from conductor_server.testing.answers import Classified, FlakyPage, FlakyStatus, Ordered, Predicted, Selected
 from conductor_server.testing.questions import Failure, MissRate, SelectionRules, TestRun, TimeShare
+from conductor_server.testing.rows import Rows
 
 
 class Intelligence(Protocol):
@@ -39,4 +46,33 @@ class Flakiness(Protocol):
 
     async def classify(self, failure: Failure, until: Deadline) -> Classified:
         """What one failure was."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChangeColumns:
+    """The request columns of a run's tests."""
+
+    values: NDArray[np.float64]
+    """``[n, columns]``, in the order of ``REQUEST_COLUMN_NAMES``."""
+    unreadable: bool = False
+    """Some of what they are made of could not be read."""
+
+
+class Features(Protocol):
+    """Reads what is known of tests. Never raises for an outage: what can't be read is unreadable."""
+
+    async def candidates(self, run: TestRun, until: Deadline) -> Keyed:
+        """The tests that a run is about, in the order of its ids, or all known ones in that of theirs.
+
+        Raises NoPrediction where it names none and none is known.
+        """
+        ...
+
+    async def rows(self, view: View, run: TestRun, tests: Keyed, until: Deadline) -> Rows:
+        """Rows of a view of tests, one for each."""
+        ...
+
+    async def change_columns(self, run: TestRun, tests: Keyed, until: Deadline) -> ChangeColumns:
+        """The request columns of each test."""
         ...

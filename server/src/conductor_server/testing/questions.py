@@ -8,6 +8,10 @@ from enum import Enum
 
 from conductor_features.changes.changed_file import ChangedFile
 
+TEST_FAILURE = "test-failure"
+TEST_FLAKINESS = "test-flakiness"
+"""Predictors: which tests fail, and which do so on equal code."""
+
 
 class ChangeTold(Enum):
     """What is known of a change."""

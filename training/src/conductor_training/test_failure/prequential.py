@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from conductor_model_store.promise import Threshold, calibrate, missed_share
+from conductor_model_store.promise import PastCycle, Replay
 from conductor_training.test_failure.arithmetic import Array, InNumpy
 from conductor_training.test_failure.backtest import Backtest
 from conductor_training.test_failure.calibration import BetaCalibration, fit_calibration
@@ -72,17 +72,15 @@ def replay_selection(backtest: Backtest, scores: Array, alpha: float, window: in
     parts = results.parts()
     missed, kept, cost = (np.full(len(parts), np.nan) for _ in range(3))
     found = np.zeros(len(parts), bool)
-    ended: list[tuple[float, Array, float]] = []
+    replay = Replay(alpha, window)
     for place, part in enumerate(parts):
         row = results.row[part]
         own, failed, costs = scores[row], results.failed[part], results.cost[part]
         started, completed = frame.started[row[0]], frame.completed[row[0]]
-        known = [(past, lost) for end, past, lost in ended if end < started][-window:]
-        threshold: Threshold = calibrate([past for past, _ in known], alpha, [lost for _, lost in known])
+        threshold = replay.threshold(started)
         cost[place] = costs.sum()
         kept[place] = costs[own >= threshold.score].sum() / cost[place] if cost[place] else 1.0
         found[place] = not threshold.selects_everything
         if failed.any():
-            missed[place] = missed_share(own, failed, threshold)
-            ended.append((completed, own[failed > 0], missed[place]))
+            missed[place] = replay.add(PastCycle(started, completed, own[failed > 0]), threshold)
     return Selected(missed, kept, cost, found)

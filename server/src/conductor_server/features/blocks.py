@@ -1,0 +1,61 @@
+"""Rows of thousands of entities, or why there are none: an outage is not an error here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from conductor_features.blocks import RowState
+from conductor_features.listing import Identities, Owner
+from conductor_features.listings import read_lists
+from conductor_features.reader import OnlineReader, OnlineStoreUnavailable
+from conductor_features.rows import Missing
+from conductor_features.views import View
+from conductor_rpc import names
+from conductor_rpc.call import NO_DEADLINE, Deadline
+from conductor_rpc.telemetry import Telemetry
+from conductor_server.testing.rows import Rows
+
+_UNAVAILABLE = Missing("unavailable")
+T = TypeVar("T")
+
+
+class Blocks:
+    """Reads within the reader's timeout."""
+
+    def __init__(self, reader: OnlineReader, telemetry: Telemetry) -> None:
+        """``reader`` is of its own: large reads must not hold up small ones."""
+        self._reader, self._telemetry = reader, telemetry
+
+    @property
+    def longest_seconds(self) -> float:
+        """What a read may take."""
+        return self._reader.timeout_seconds
+
+    async def rows(self, view: View, keys: Sequence[bytes], identities: Identities, until: Deadline) -> Rows:
+        """Rows of a view, one for each key; none that could be read where the store does not answer in time."""
+        block = await self._read(self._reader.read_keyed_block(view, keys, identities), until) if keys else None
+        if block is None:
+            nothing = np.zeros(len(keys), bool)
+            values = np.full((len(keys), len(view.fields)), np.nan)
+            return Rows(view, values, np.zeros(len(keys), np.int64), nothing, ~nothing)
+        usable = block.ok
+        return Rows(view, block.values, block.event_time_us, usable, ~usable & (block.state != RowState.ABSENT))
+
+    async def lists(
+        self, view: View, owners: Sequence[Owner], limit_each: int, until: Deadline
+    ) -> Sequence[list[str] | Missing]:
+        """The newest members of owners' lists."""
+        found = await self._read(read_lists(self._reader, view, owners, limit_each), until)
+        return [_UNAVAILABLE] * len(owners) if found is None else found
+
+    async def _read(self, reading: Coroutine[Any, Any, T], until: Deadline) -> T | None:
+        try:
+            async with asyncio.timeout(None if until is NO_DEADLINE else until.remaining_seconds()):
+                return await reading
+        except (OnlineStoreUnavailable, TimeoutError):
+            self._telemetry.count(names.FEATURE_READ_FAILURES, {})
+            return None

@@ -1,0 +1,76 @@
+"""What is known of a change's paths and of the tests that failed with them: the request columns of all tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+
+from conductor_features.keyed import Keyed
+from conductor_features.keys import entity_key
+from conductor_features.listing import identities_of, member_keys
+from conductor_features.request_columns.tests import PathFailures, request_values
+from conductor_features.rows import Missing
+from conductor_features.views import PATH_CHANGES, TEST_PATH_AFFINITY
+from conductor_rpc.call import Deadline
+from conductor_server.features.blocks import Blocks
+from conductor_server.testing.ports import ChangeColumns
+from conductor_server.testing.questions import TestRun
+from conductor_server.testing.rows import Array
+
+_MOST_PATHS = 500
+_MOST_PAIRS = 20_000
+"""Of a change so many paths are looked up, and so many pairs of them and tests that failed with them."""
+_NOTHING = PathFailures(np.empty(0, np.intp), np.empty(0))
+
+
+class ChangedPaths:
+    """Reads paths, and pairs of tests and paths."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+
+    async def columns(self, run: TestRun, tests: Keyed, until: Deadline) -> ChangeColumns:
+        """The request columns of each test."""
+        paths = [path for path in dict.fromkeys(file.path for file in run.files) if path]
+        values = np.full((len(paths), len(PATH_CHANGES.fields)), np.nan)
+        failures = [_NOTHING] * len(paths)
+        if not paths:
+            return ChangeColumns(request_values(tests.index, paths, values, failures))
+        known = paths[:_MOST_PATHS]
+        (values[: len(known)], lost_paths), (failures[: len(known)], lost_pairs) = await asyncio.gather(
+            self._changes(run, known, until), self._failures(run, known, tests, until)
+        )
+        return ChangeColumns(request_values(tests.index, paths, values, failures), lost_paths or lost_pairs)
+
+    async def _changes(self, run: TestRun, paths: Sequence[str], until: Deadline) -> tuple[Array, bool]:
+        """Rows of ``path_changes``, and whether some could not be read."""
+        keys = [entity_key(PATH_CHANGES.key, (run.tenant_id, run.repository, path)) for path in paths]
+        rows = await self._blocks.rows(PATH_CHANGES, keys, identities_of(keys), until)
+        rows = rows.known_at(run.moment_us, past_only=run.past_only)
+        return rows.values, bool(rows.unreadable.any())
+
+    async def _failures(
+        self, run: TestRun, paths: Sequence[str], tests: Keyed, until: Deadline
+    ) -> tuple[list[PathFailures], bool]:
+        """Tests that failed with each path, and whether some could not be read."""
+        owners = [(run.tenant_id, run.repository, path) for path in paths]
+        lists = await self._blocks.lists(TEST_PATH_AFFINITY, owners, _MOST_PAIRS // len(paths), until)
+        of_path = [
+            [] if isinstance(found, Missing) else [test for test in found if test in tests.index] for found in lists
+        ]
+        keys = list(
+            chain.from_iterable(
+                member_keys(TEST_PATH_AFFINITY, owner, found) for owner, found in zip(owners, of_path, strict=True)
+            )
+        )
+        rows = await self._blocks.rows(TEST_PATH_AFFINITY, keys, identities_of(keys), until)
+        rows = rows.known_at(run.moment_us, past_only=run.past_only, of_any_age=True)
+        counts = np.split(rows.field("failure_count"), np.cumsum([len(found) for found in of_path])[:-1])
+        lost = any(isinstance(found, Missing) for found in lists) or bool(rows.unreadable.any())
+        return [
+            PathFailures(np.array([tests.index[test] for test in found], np.intp), its_counts)
+            for found, its_counts in zip(of_path, counts, strict=True)
+        ], lost
