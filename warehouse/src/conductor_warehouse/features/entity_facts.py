@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, LiteralString
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +28,29 @@ def seed_rows(view: View, moments: Moments, seeds: Seeds | None, counts: tuple[s
 
 
 def read_facts(
-    connection: Connection[Any], view: View, moments: Moments, seeds: Seeds | None, columns: str, source: str
+    connection: Connection[Any],
+    view: View,
+    moments: Moments,
+    seeds: Seeds | None,
+    columns: LiteralString,
+    source: LiteralString,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Facts after each entity's seed: the entity's number, the time, the columns; in the order that counts."""
-    staged = stage(connection, f"moments_{view.key}", moments.batch(view, seeds.at if seeds is not None else None))
-    row = connection.execute(
-        sql.SQL(
-            "SELECT array_send(array_agg(number::double precision)), array_send(array_agg(completed_time)),"
-            " array_send(array_agg(one::double precision)), array_send(array_agg(other::double precision))"
-            " FROM (SELECT number, completed_time, {columns} FROM {staged} AS entity {source}) AS fact"
-        ).format(columns=sql.SQL(columns), staged=staged, source=sql.SQL(source)),
-        binary=True,
-    ).fetchone()
+    name = f"moments_{view.key}"
+    stage(connection, name, moments.batch(view, seeds.at if seeds is not None else None))
+    row = connection.execute(_reading(name, columns, source), binary=True).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has one row
     table = np.column_stack([numbers(row[2], float), numbers(row[3], float)])
     return numbers(row[0], float).astype(np.int64), numbers(row[1], int), table
+
+
+@lru_cache(maxsize=128)
+def _reading(staged: str, columns: LiteralString, source: LiteralString) -> bytes:
+    statement = sql.SQL(
+        "SELECT array_send(array_agg(number::double precision)), array_send(array_agg(completed_time)),"
+        " array_send(array_agg(one::double precision)), array_send(array_agg(other::double precision))"
+        " FROM (SELECT number, completed_time, {columns} FROM {staged} AS entity {source}) AS fact"
+    )
+    return statement.format(
+        columns=sql.SQL(columns), staged=sql.Identifier(f"staged_{staged}"), source=sql.SQL(source)
+    ).as_bytes(None)

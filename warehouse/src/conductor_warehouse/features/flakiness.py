@@ -78,10 +78,7 @@ def marks(
         moment_at: its time.
     """
     telling = kind != PASSED
-    pairs = np.concatenate([
-        np.column_stack([owner[telling], at[telling]]), np.column_stack([moment_owner, moment_at])
-    ])  # fmt: skip
-    mark = np.unique(pairs, axis=0)
+    mark = _each_once(np.append(owner[telling], moment_owner), np.append(at[telling], moment_at))
     is_result = kind <= FAILED
     result = _first_at_or_after(mark, owner[is_result], at[is_result])
     # What passed after an entity's last moment is of no mark.
@@ -109,15 +106,22 @@ def marks(
     return mark[:, 0], mark[:, 1], {name: values.astype(np.float64) for name, values in facts.items()}
 
 
+def _each_once(owner: Integers, at: Integers) -> Integers:
+    """Pairs of entity and time, sorted. Shape (pairs, 2)."""
+    pairs = np.column_stack([owner, at])[np.lexsort((at, owner))]
+    fresh = np.ones(len(pairs), bool)
+    fresh[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
+    once: Integers = pairs[fresh]
+    return once
+
+
 def _first_at_or_after(mark: Integers, owner: Integers, at: Integers) -> Integers:
-    """For each (entity, time) the position of the first mark that is not before it; marks are sorted."""
-    order = np.lexsort(
-        (np.repeat([1, 0], [len(mark), len(owner)]), *np.concatenate([mark, np.column_stack([owner, at])]).T[::-1])
-    )
-    is_mark = order < len(mark)
-    found = np.empty(len(owner), np.int64)
-    found[order[~is_mark] - len(mark)] = np.cumsum(is_mark)[~is_mark]
-    return found
+    """For each pair of entity and time the position of the first mark that is not before it; marks are sorted."""
+    is_mark = np.repeat([True, False], [len(mark), len(owner)])
+    order = np.lexsort((is_mark, np.append(mark[:, 1], at), np.append(mark[:, 0], owner)))
+    found = np.empty(len(order), np.int64)
+    found[order] = np.cumsum(is_mark[order])
+    return found[len(mark) :]
 
 
 def after_mark(state: State, fact: Mapping[str, NDArray[np.float64]]) -> State:

@@ -11,7 +11,6 @@ import pyarrow as pa
 from psycopg import Connection, sql
 
 from conductor.events.v1.test_pb2 import TestCompleted, TestOutcome
-from conductor_features.views import View
 from conductor_warehouse import partitions
 from conductor_warehouse.events import TEST_COMPLETED, Event, to_datetime
 from conductor_warehouse.features.moments import Entity, Touched
@@ -75,36 +74,40 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
     counted = {runs[key].identity for key in new}
     for event in events:
         run = _run(event.data)
-        _want(touched, event.tenant_id, run)
+        entities = _entities(touched, event.tenant_id, run)
+        _want(touched, entities, run)
         if event.identity in counted:
-            _change(touched, event.tenant_id, run, told_before)
+            _change(touched, entities, event.tenant_id, run, told_before)
     for (tenant_id, _), run in old.items():
-        _change(touched, tenant_id, run, told_before)
+        _change(touched, _entities(touched, tenant_id, run), tenant_id, run, told_before)
     return touched
 
 
 def want(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
     """A run wants rows of its tests, paths and pairs of both, as of its end; of flakiness only where tests failed."""
     for event in events:
-        _want(touched, event.tenant_id, _run(event.data))
+        run = _run(event.data)
+        _want(touched, _entities(touched, event.tenant_id, run), run)
 
 
-def _want(touched: Mapping[str, Touched], tenant_id: str, run: _Run) -> None:
-    for view in _views(touched):
-        touched[view.key].want(_WANTED[view.name](tenant_id, run), to_microseconds(run.completed_time))
+def _want(touched: Mapping[str, Touched], entities: _ByView, run: _Run) -> None:
+    for key, wanted in entities.items():
+        touched[key].want(wanted, to_microseconds(run.completed_time))
 
 
 def _change(
     touched: Mapping[str, Touched],
+    entities: _ByView,
     tenant_id: str,
     run: _Run,
     told_before: Mapping[test_repositories.Repository, datetime],
 ) -> None:
-    """What a run that counts, or no longer does, changes. Only a late one can change rows that it wants none of."""
+    """What a run that counts, or no longer does, changes: where it comes late, rows too that it wants none of."""
     until = told_before.get((tenant_id, run.repository))
-    entities = _WANTED if until is None or run.completed_time > until else _CHANGED
-    for view in _views(touched):
-        touched[view.key].change(entities[view.name](tenant_id, run), to_microseconds(run.completed_time))
+    late = until is not None and run.completed_time <= until
+    changed = {**entities, **_entities(touched, tenant_id, run, _CHANGED_LATE)} if late else entities
+    for key, of_view in changed.items():
+        touched[key].change(of_view, to_microseconds(run.completed_time))
 
 
 def _key(event: Event) -> Key:
@@ -137,10 +140,6 @@ def _run(data: TestCompleted) -> _Run:
     )
 
 
-def _views(keys: Iterable[str]) -> list[View]:
-    return [view for view in _VIEWS if view.key in keys]
-
-
 def _tests(tenant_id: str, run: _Run) -> list[Entity]:
     return [(tenant_id, run.repository, test) for test in run.tests]
 
@@ -159,16 +158,22 @@ def _pairs(tenant_id: str, run: _Run) -> list[Entity]:
 
 
 _VIEWS = views_of(TEST_COMPLETED)
-_Entities = Callable[[str, _Run], list[Entity]]
-_WANTED: Mapping[str, _Entities] = {
+_ByView = Mapping[str, Sequence[Entity]]
+"""Entities by the view's key."""
+_Kinds = Mapping[str, Callable[[str, _Run], list[Entity]]]
+_WANTED: _Kinds = {
     "test_history": _tests,
     "test_flakiness": _failed_tests,
     "path_changes": _paths,
     "test_path_affinity": _pairs,
 }
 """Entities that are to have a row as of a run, by the view's name, so that its next version is fed as well."""
-_CHANGED: Mapping[str, _Entities] = {**_WANTED, "test_flakiness": _tests}
-"""Entities whose later rows a run may change."""
+_CHANGED_LATE: _Kinds = {"test_flakiness": _tests}
+"""Where a late run may change later rows of others too."""
+
+
+def _entities(keys: Iterable[str], tenant_id: str, run: _Run, kinds: _Kinds = _WANTED) -> _ByView:
+    return {view.key: kinds[view.name](tenant_id, run) for view in _VIEWS if view.key in keys and view.name in kinds}
 
 
 def _read(connection: Connection[Any], keys: Sequence[Key]) -> dict[Key, _Run]:
