@@ -20,6 +20,8 @@ SUBJECT_TABLES = (
     "completed_builds",
     "test_runs",
     "test_results",
+    "test_quarantines",
+    "test_repositories",
     "quality_evaluations",
     "quality_scores",
     "usage_reports",
@@ -75,6 +77,13 @@ def _tests(chance: random.Random, number: int, now: datetime) -> tuple[str, dict
     }
 
 
+def _quarantine(chance: random.Random, _number: int, now: datetime) -> tuple[str, dict[str, Any]]:
+    test = {"repository": chance.choice(["shop", "api"]), "testId": f"t{chance.randrange(4)}"}
+    if chance.random() < 0.5:
+        return "test.released", {**test, "releasedTime": stamp(now)}
+    return "test.quarantined", {**test, "quarantinedTime": stamp(now), "reason": chance.choice(["", "flaky"])}
+
+
 def _quality(chance: random.Random, number: int, now: datetime) -> tuple[str, dict[str, Any]]:
     data: dict[str, Any] = {
         "evaluationId": _subject(chance, number),
@@ -127,7 +136,19 @@ def _tenant(chance: random.Random, number: int, now: datetime) -> tuple[str, dic
     return "tenant.created", {"displayName": f"Name {chance.randrange(9)}", "createdTime": stamp(now)}
 
 
-_MAKERS = (_tests, _tests, _tests, _quality, _quality, _usage, _deployment, _incident, _change_request, _tenant)
+_MAKERS = (
+    _tests,
+    _tests,
+    _tests,
+    _quarantine,
+    _quality,
+    _quality,
+    _usage,
+    _deployment,
+    _incident,
+    _change_request,
+    _tenant,
+)
 
 
 def state(connection: psycopg.Connection[Any]) -> dict[str, str]:

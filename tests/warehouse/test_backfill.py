@@ -22,7 +22,7 @@ from conductor_features.views import VIEWS, View
 from conductor_warehouse.features import registry
 from conductor_warehouse.features.backfill import backfill, status
 from conductor_warehouse.ingestion import ingest
-from conductor_warehouse.subjects import builds, quality, tests, usage
+from conductor_warehouse.subjects import builds, quality, quarantines, tests, usage
 from conductor_warehouse.subjects.upsert import views_of
 from warehouse.catalogue import random_events
 from warehouse.histories import latest_rows
@@ -42,6 +42,7 @@ def install(patch: pytest.MonkeyPatch, key: str) -> View:
     modules: dict[ModuleType, dict[str, tuple[str, ...]]] = {
         builds: {"_QUEUED_VIEWS": ("build.queued",), "_COMPLETED_VIEWS": ("build.completed",)},
         tests: {"_VIEWS": tests.EVENT_TYPES},
+        quarantines: {"_VIEWS": quarantines.EVENT_TYPES},
         quality: {"_VIEWS": quality.EVENT_TYPES},
         usage: {"_VIEWS": usage.EVENT_TYPES},
     }

@@ -22,6 +22,7 @@ from conductor.events.v1.incident_pb2 import IncidentOpened, IncidentResolved
 from conductor.events.v1.quality_pb2 import QualityGateEvaluated
 from conductor.events.v1.tenant_pb2 import TenantCreated
 from conductor.events.v1.test_pb2 import TestCompleted
+from conductor.events.v1.test_quarantine_pb2 import TestQuarantined, TestReleased
 from conductor.events.v1.usage_pb2 import UsageUpdated
 from conductor_rpc import rules
 from conductor_rpc.exceptions import Violation
@@ -32,6 +33,8 @@ BUILD_QUEUED = "build.queued"
 BUILD_COMPLETED = "build.completed"
 TENANT_CREATED = "tenant.created"
 TEST_COMPLETED = "test.completed"
+TEST_QUARANTINED = "test.quarantined"
+TEST_RELEASED = "test.released"
 QUALITY_GATE_EVALUATED = "quality_gate.evaluated"
 USAGE_UPDATED = "usage.updated"
 DEPLOYMENT_COMPLETED = "deployment.completed"
@@ -43,6 +46,8 @@ EVENT_TYPES: Mapping[str, type[Message]] = {
     BUILD_QUEUED: BuildQueued,
     BUILD_COMPLETED: BuildCompleted,
     TEST_COMPLETED: TestCompleted,
+    TEST_QUARANTINED: TestQuarantined,
+    TEST_RELEASED: TestReleased,
     QUALITY_GATE_EVALUATED: QualityGateEvaluated,
     USAGE_UPDATED: UsageUpdated,
     DEPLOYMENT_COMPLETED: DeploymentCompleted,
@@ -64,6 +69,8 @@ _LAST_TIMES: Mapping[type[Message], str] = {
     TenantCreated: "created_time",
     BuildCompleted: "completed_time",
     TestCompleted: "completed_time",
+    TestQuarantined: "quarantined_time",
+    TestReleased: "released_time",
     QualityGateEvaluated: "evaluated_time",
     UsageUpdated: "measured_time",
     DeploymentCompleted: "completed_time",

@@ -23,6 +23,8 @@ _SUBJECT_TIMES: Mapping[str, str] = {
     "dead_letters": "dead_letter_time",
     "builds": "coalesce(completed_time, queued_time)",
     "test_runs": "completed_time",
+    "test_quarantines": "changed_time",
+    "test_repositories": "latest_time",
     "quality_evaluations": "evaluated_time",
     "usage_reports": "measured_time",
     "deployments": "completed_time",

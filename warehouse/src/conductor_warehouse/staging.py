@@ -22,6 +22,7 @@ BYTES = pa.binary()
 FLOAT = pa.float64()
 INTEGER = pa.int32()
 BIG_INTEGER = pa.int64()
+BOOLEAN = pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")
 
 Schema = Mapping[str, pa.DataType]

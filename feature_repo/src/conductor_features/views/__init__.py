@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from conductor_features.views.base import Field, View
 from conductor_features.views.builds import BRANCH_BUILDS, BUILD_VIEWS, PIPELINE_BUILDS, REPOSITORY_BUILDS, TENANT_LOAD
+from conductor_features.views.flakiness import TEST_FLAKINESS
 from conductor_features.views.quality import QUALITY_METRIC, TENANT_USAGE
 from conductor_features.views.tests import PATH_CHANGES, TEST_HISTORY, TEST_PATH_AFFINITY
 
@@ -18,6 +19,7 @@ __all__ = [
     "REPOSITORY_BUILDS",
     "TENANT_LOAD",
     "TENANT_USAGE",
+    "TEST_FLAKINESS",
     "TEST_HISTORY",
     "TEST_PATH_AFFINITY",
     "VIEWS",
@@ -32,6 +34,7 @@ VIEWS: Mapping[str, View] = {
         TEST_HISTORY,
         PATH_CHANGES,
         TEST_PATH_AFFINITY,
+        TEST_FLAKINESS,
         QUALITY_METRIC,
         TENANT_USAGE,
     )

@@ -25,6 +25,7 @@ from conductor.events.v1.quality_pb2 import (
 )
 from conductor.events.v1.tenant_pb2 import TenantCreated
 from conductor.events.v1.test_pb2 import TestCompleted, TestOutcome, TestResult
+from conductor.events.v1.test_quarantine_pb2 import TestQuarantined, TestReleased
 from conductor.events.v1.usage_pb2 import UsageUpdated
 from conductor_rpc.exceptions import Violation
 from conductor_rpc.rules.engine import (
@@ -87,7 +88,7 @@ class _Results:
         )
 
 
-_TEST_ID, _FAILURE_MESSAGE = Text(512, required=True), Text(1000)
+_TEST_ID, _FAILURE_MESSAGE, _REASON = Text(512, required=True), Text(1000), Text(1000)
 
 TABLES: Mapping[type[Message], Table] = {
     CloudEvent: {
@@ -133,6 +134,8 @@ TABLES: Mapping[type[Message], Table] = {
         "duration": _SPAN,
         "failure_message": _FAILURE_MESSAGE,
     },
+    TestQuarantined: {"repository": _NAME, "test_id": _TEST_ID, "quarantined_time": _WHEN, "reason": _REASON},
+    TestReleased: {"repository": _NAME, "test_id": _TEST_ID, "released_time": _WHEN, "reason": _REASON},
     QualityGateEvaluated: {
         "evaluation_id": _ID,
         "repository": _NAME,

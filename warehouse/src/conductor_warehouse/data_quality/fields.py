@@ -208,6 +208,8 @@ SPECS: Mapping[str, Spec] = {
             *_presence("changed_paths", "pipeline", "branch", "commit_sha", "build_id"),
         ),
     ),
+    catalogue.TEST_QUARANTINED: Spec(lambda data: data.quarantined_time, _presence("reason")),
+    catalogue.TEST_RELEASED: Spec(lambda data: data.released_time, _presence("reason")),
     catalogue.QUALITY_GATE_EVALUATED: Spec(
         lambda data: data.evaluated_time,
         (

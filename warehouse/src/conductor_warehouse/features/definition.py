@@ -58,3 +58,7 @@ class Seeds:
         """Microseconds since 1970; long ago where the entity has no row. Shape (entities,)."""
         self.rows = rows
         """Shape (entities, fields); NaN where the entity has no row."""
+
+    def take(self, which: NDArray[np.int64]) -> Seeds:
+        """Those of some of the entities."""
+        return Seeds(self.at[which], self.rows[which])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, LiteralString
 
 import numpy as np
 import pyarrow as pa
@@ -111,7 +111,12 @@ def _append(connection: Connection[Any], definition: Definition, what: Touched, 
     )
     if not len(moments):
         return 0
-    rows = _compute(connection, definition, moments, _seeds(definition.view, entities, latest))
+    seeds, computed = _seeds(definition.view, entities, latest), moments
+    having = np.unique(moments.entity)
+    if len(having) < len(entities):
+        # What changed for the others is nothing that the log tells of.
+        computed, seeds = moments.take(np.arange(len(moments))), seeds.take(having)
+    rows = _compute(connection, definition, computed, seeds)
     became_known = np.full(len(moments), created)
     if len(known.at):
         differs = _differing(moments, rows, known, became_known)
@@ -157,28 +162,14 @@ def _read(
 
 
 # OFFSET 0 keeps it a look-up for each entity: the planner would join the whole log.
-_SINCE = sql.SQL("AND event_timestamp >= entity.first_time OFFSET 0")
-_BEFORE = sql.SQL("AND event_timestamp < entity.first_time ORDER BY event_timestamp DESC, created DESC LIMIT 1")
-_LATEST = sql.SQL("ORDER BY event_timestamp DESC, created DESC LIMIT 1")
+_SINCE = "AND event_timestamp >= entity.first_time OFFSET 0"
+_BEFORE = "AND event_timestamp < entity.first_time ORDER BY event_timestamp DESC, created DESC LIMIT 1"
+_LATEST = "ORDER BY event_timestamp DESC, created DESC LIMIT 1"
 
 
-def _nothing(view: View) -> _Logged:
-    none = np.empty(0, np.int64)
-    return _Logged(none, none, none, np.empty((0, len(view.fields))))
-
-
-def _rows(
-    connection: Connection[Any],
-    view: View,
-    entities: Sequence[Entity],
-    which: Integers,
-    first: Microseconds,
-    condition: sql.SQL,
-) -> _Logged:
-    """Rows of the log of some of the entities, in the order in which they became known."""
-    if not len(which):
-        return _nothing(view)
-    batch = entity_batch(view, [entities[index] for index in which], {"first_time": first[which]})
+@lru_cache(maxsize=128)
+def _reading(view: View, condition: LiteralString) -> bytes:
+    """The statement that reads rows of the staged entities."""
     statement = sql.SQL(
         """
         SELECT array_send(array_agg(number::double precision)), array_send(array_agg(event_timestamp)),
@@ -198,15 +189,37 @@ def _rows(
             for name in view.field_names
         ),
         fields=_names(view.field_names),
-        staged=stage(connection, f"logged_{view.key}", batch),
+        staged=sql.Identifier(f"staged_logged_{view.key}"),
         log=sql.Identifier(view.log_table),
         keys=sql.SQL(" AND ").join(
             sql.SQL("log.{key} = entity.{key}").format(key=sql.Identifier(key)) for key in view.entity
         ),
-        condition=condition,
+        condition=sql.SQL(condition),
         # One row of each entity has no order.
-        order=sql.SQL("ORDER BY created") if condition is _SINCE else sql.SQL(""),
+        order=sql.SQL("ORDER BY created") if condition == _SINCE else sql.SQL(""),
     )
+    return statement.as_bytes(None)
+
+
+def _nothing(view: View) -> _Logged:
+    none = np.empty(0, np.int64)
+    return _Logged(none, none, none, np.empty((0, len(view.fields))))
+
+
+def _rows(
+    connection: Connection[Any],
+    view: View,
+    entities: Sequence[Entity],
+    which: Integers,
+    first: Microseconds,
+    condition: LiteralString,
+) -> _Logged:
+    """Rows of the log of some of the entities, in the order in which they became known."""
+    if not len(which):
+        return _nothing(view)
+    batch = entity_batch(view, [entities[index] for index in which], {"first_time": first[which]})
+    stage(connection, f"logged_{view.key}", batch)
+    statement = _reading(view, condition)
     row = connection.execute(statement, binary=True).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has one row
     return _Logged(
@@ -251,12 +264,18 @@ def _write(connection: Connection[Any], view: View, moments: Moments, rows: Rows
         }
     )
     partitions.ensure(connection, view.log_table, int(moments.at.min()), int(moments.at.max()))
-    connection.execute(
-        sql.SQL("INSERT INTO {log} ({columns}) SELECT {columns} FROM {staged}").format(
-            log=sql.Identifier(view.log_table),
-            columns=_names(tuple(batch.schema.names)),
-            staged=stage(connection, f"rows_{view.key}", batch),
-        )
+    stage(connection, f"rows_{view.key}", batch)
+    connection.execute(_writing(view))
+
+
+@lru_cache(maxsize=128)
+def _writing(view: View) -> bytes:
+    """The statement that appends the staged rows."""
+    columns = _names((*view.entity, "event_timestamp", "created", *view.field_names))
+    return (
+        sql.SQL("INSERT INTO {log} ({columns}) SELECT {columns} FROM {staged}")
+        .format(log=sql.Identifier(view.log_table), columns=columns, staged=sql.Identifier(f"staged_rows_{view.key}"))
+        .as_bytes(None)
     )
 
 

@@ -38,6 +38,10 @@ class _Told:
         self.entities += entities
         self.at += repeat(at, len(entities))
 
+    def update(self, other: _Told) -> None:
+        self.entities += other.entities
+        self.at += other.at
+
 
 @dataclass
 class Touched:
@@ -55,6 +59,11 @@ class Touched:
     def change(self, entities: Sequence[Entity], at: int) -> None:
         """Something of each entity has changed as of ``at``, in microseconds since 1970."""
         self.changed.add(entities, at)
+
+    def update(self, other: Touched) -> None:
+        """What other events mean for the view too."""
+        self.wanted.update(other.wanted)
+        self.changed.update(other.changed)
 
 
 @dataclass(frozen=True)

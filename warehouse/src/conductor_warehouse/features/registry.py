@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from conductor_warehouse.features.builds import BranchBuilds, PipelineBuilds, RepositoryBuilds, TenantLoad
 from conductor_warehouse.features.definition import Definition
+from conductor_warehouse.features.flakiness import TestFlakiness
 from conductor_warehouse.features.quality import QualityMetric
 from conductor_warehouse.features.tests import PathChanges, TestHistory, TestPathAffinity
 from conductor_warehouse.features.usage import TenantUsage
@@ -18,6 +19,7 @@ _ALL: tuple[Definition, ...] = (
     TestHistory(),
     PathChanges(),
     TestPathAffinity(),
+    TestFlakiness(),
     QualityMetric(),
     TenantUsage(),
 )

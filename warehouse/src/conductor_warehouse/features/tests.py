@@ -10,48 +10,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import Connection, sql
+from psycopg import Connection
 
-from conductor_features.views import PATH_CHANGES, TEST_HISTORY, TEST_PATH_AFFINITY, View
-from conductor_warehouse.features.arrays import numbers
+from conductor_features.views import PATH_CHANGES, TEST_HISTORY, TEST_PATH_AFFINITY
 from conductor_warehouse.features.definition import Rows, Seeds
+from conductor_warehouse.features.entity_facts import read_facts, seed_rows
 from conductor_warehouse.features.folds import State, blend, fold
 from conductor_warehouse.features.moments import Moments
-from conductor_warehouse.staging import stage
 
 _SECOND = 1_000_000
 RECENT_HALF_LIFE = 14 * 86_400.0
 """Of the weights in ``test_history``, in seconds."""
 Facts = Mapping[str, NDArray[np.float64]]
-
-
-def _seed_rows(view: View, moments: Moments, seeds: Seeds | None, counts: tuple[str, ...]) -> Rows:
-    """The state to begin with: the row before, or one in which nothing has happened."""
-    rows = np.full((len(moments.entities), len(view.fields)), np.nan)
-    fresh = np.ones(len(rows), bool) if seeds is None else np.isnan(seeds.rows).all(axis=1)
-    if seeds is not None:
-        rows[~fresh] = seeds.rows[~fresh]
-    for name in counts:
-        rows[fresh, view.field_index[name]] = 0.0
-    return rows
-
-
-def _read(
-    connection: Connection[Any], view: View, moments: Moments, seeds: Seeds | None, columns: str, source: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Facts after each entity's seed: the entity's number, the time, the columns; in the order that counts."""
-    staged = stage(connection, f"moments_{view.key}", moments.batch(view, seeds.at if seeds is not None else None))
-    row = connection.execute(
-        sql.SQL(
-            "SELECT array_send(array_agg(number::double precision)), array_send(array_agg(completed_time)),"
-            " array_send(array_agg(one::double precision)), array_send(array_agg(other::double precision))"
-            " FROM (SELECT number, completed_time, {columns} FROM {staged} AS entity {source}) AS fact"
-        ).format(columns=sql.SQL(columns), staged=staged, source=sql.SQL(source)),
-        binary=True,
-    ).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate has one row
-    table = np.column_stack([numbers(row[2], float), numbers(row[3], float)])
-    return numbers(row[0], float).astype(np.int64), numbers(row[1], int), table
 
 
 class TestHistory:
@@ -61,7 +31,7 @@ class TestHistory:
 
     def compute(self, connection: Connection[Any], moments: Moments, seeds: Seeds | None = None) -> Rows:
         """Rows as of each moment. Shape (moments, fields)."""
-        owner, at, table = _read(
+        owner, at, table = read_facts(
             connection,
             self.view,
             moments,
@@ -80,7 +50,7 @@ class TestHistory:
             """,
         )
         facts = {"at": at / _SECOND, "outcome": table[:, 0], "duration": table[:, 1]}
-        return fold(self.view, moments, _seed_rows(self.view, moments, seeds, COUNTS), owner, at, facts, after_result)
+        return fold(self.view, moments, seed_rows(self.view, moments, seeds, COUNTS), owner, at, facts, after_result)
 
 
 COUNTS = (
@@ -143,7 +113,7 @@ class PathChanges:
 
     def compute(self, connection: Connection[Any], moments: Moments, seeds: Seeds | None = None) -> Rows:
         """Rows as of each moment. Shape (moments, fields)."""
-        owner, at, table = _read(
+        owner, at, table = read_facts(
             connection,
             self.view,
             moments,
@@ -162,7 +132,7 @@ class PathChanges:
         )
         facts = {"at": at / _SECOND, "failed": (table[:, 0] > 0).astype(np.float64)}
         counts = ("change_count", "failed_run_count")
-        return fold(self.view, moments, _seed_rows(self.view, moments, seeds, counts), owner, at, facts, after_change)
+        return fold(self.view, moments, seed_rows(self.view, moments, seeds, counts), owner, at, facts, after_change)
 
 
 def after_change(state: State, fact: Facts) -> State:
@@ -184,7 +154,7 @@ class TestPathAffinity:
 
     def compute(self, connection: Connection[Any], moments: Moments, seeds: Seeds | None = None) -> Rows:
         """Rows as of each moment. Shape (moments, fields)."""
-        owner, at, _ = _read(
+        owner, at, _ = read_facts(
             connection,
             self.view,
             moments,
@@ -203,7 +173,7 @@ class TestPathAffinity:
             ORDER BY number, completed_time, run_id
             """,
         )
-        seed = _seed_rows(self.view, moments, seeds, ("failure_count",))
+        seed = seed_rows(self.view, moments, seeds, ("failure_count",))
         return fold(self.view, moments, seed, owner, at, {"at": at / _SECOND}, after_failure)
 
 

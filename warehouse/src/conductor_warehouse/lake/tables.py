@@ -41,6 +41,7 @@ _TABLES = (
     ),
     LakeTable("test_runs", "test_runs", "completed_time", ("run_id",)),
     LakeTable("test_results", "test_results", "completed_time", ("repository", "test_id", "run_id", "result_number")),
+    LakeTable("test_quarantines", "test_quarantines", "changed_time", ("repository", "test_id", "changed_time")),
     LakeTable("quality_evaluations", "quality_evaluations", "evaluated_time", ("evaluation_id",)),
     LakeTable(
         "quality_scores",

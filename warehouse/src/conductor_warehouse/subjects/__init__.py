@@ -16,13 +16,14 @@ from conductor_warehouse.subjects import (
     deployments,
     incidents,
     quality,
+    quarantines,
     tenants,
     tests,
     usage,
 )
 
-_MODULES = (tenants, builds, tests, quality, usage, deployments, incidents, change_requests)
-_WITH_FEATURES = (builds, tests, quality, usage)
+_MODULES = (tenants, builds, tests, quarantines, quality, usage, deployments, incidents, change_requests)
+_WITH_FEATURES = (builds, tests, quarantines, quality, usage)
 
 
 def wanted(events: Sequence[Event]) -> dict[str, Touched]:
@@ -43,6 +44,8 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
         own = [event for event in events if event.type in module.EVENT_TYPES]
         if own:
             for key, what in module.store(connection, own).items():
-                # Each view is computed from one kind of subject.
-                touched[key] = what
+                if key in touched:
+                    touched[key].update(what)
+                else:
+                    touched[key] = what
     return touched

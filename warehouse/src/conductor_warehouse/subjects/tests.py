@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from conductor_warehouse import partitions
 from conductor_warehouse.events import TEST_COMPLETED, Event, to_datetime
 from conductor_warehouse.features.moments import Entity, Touched
 from conductor_warehouse.staging import FLOAT, INTEGER, TEXT, TEXTS, TIME, batch_of, stage
+from conductor_warehouse.subjects import test_repositories
 from conductor_warehouse.subjects.upsert import Key, latest, read, upsert, views_of
 from conductor_warehouse.times import to_microseconds
 
@@ -53,6 +54,10 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
     runs = latest(events, _key)
     if not runs:
         return {}
+    told_before = test_repositories.note(
+        connection,
+        [(event.tenant_id, event.data.repository, to_datetime(event.data.completed_time)) for event in events],
+    )
     before = _read(connection, list(runs))
     written = upsert(
         connection,
@@ -68,27 +73,41 @@ def store(connection: Connection[Any], events: Sequence[Event]) -> dict[str, Tou
     touched = {view.key: Touched() for view in _VIEWS}
     counted = {runs[key].identity for key in new}
     for event in events:
-        _tell(touched, event, counts=event.identity in counted)
+        run = _run(event.data)
+        entities = _entities(touched, event.tenant_id, run)
+        _want(touched, entities, run)
+        if event.identity in counted:
+            _change(touched, entities, event.tenant_id, run, told_before)
     for (tenant_id, _), run in old.items():
-        for key, entities in _entities(touched, tenant_id, run):
-            touched[key].change(entities, to_microseconds(run.completed_time))
+        _change(touched, _entities(touched, tenant_id, run), tenant_id, run, told_before)
     return touched
 
 
 def want(touched: Mapping[str, Touched], events: Iterable[Event]) -> None:
-    """A run wants rows of its tests, paths and pairs of both, as of its end."""
+    """A run wants rows of its tests, paths and pairs of both, as of its end; of flakiness only where tests failed."""
     for event in events:
-        _tell(touched, event, counts=False)
+        run = _run(event.data)
+        _want(touched, _entities(touched, event.tenant_id, run), run)
 
 
-def _tell(touched: Mapping[str, Touched], event: Event, *, counts: bool) -> None:
-    """What an event wants; and, where it is the one that counts for its run, what it changes."""
-    run = _run(event.data)
-    at = to_microseconds(run.completed_time)
-    for key, entities in _entities(touched, event.tenant_id, run):
-        touched[key].want(entities, at)
-        if counts:
-            touched[key].change(entities, at)
+def _want(touched: Mapping[str, Touched], entities: _ByView, run: _Run) -> None:
+    for key, wanted in entities.items():
+        touched[key].want(wanted, to_microseconds(run.completed_time))
+
+
+def _change(
+    touched: Mapping[str, Touched],
+    entities: _ByView,
+    tenant_id: str,
+    run: _Run,
+    told_before: Mapping[test_repositories.Repository, datetime],
+) -> None:
+    """What a run that counts, or no longer does, changes: where it comes late, rows too that it wants none of."""
+    until = told_before.get((tenant_id, run.repository))
+    late = until is not None and run.completed_time <= until
+    changed = {**entities, **_entities(touched, tenant_id, run, _CHANGED_LATE)} if late else entities
+    for key, of_view in changed.items():
+        touched[key].change(of_view, to_microseconds(run.completed_time))
 
 
 def _key(event: Event) -> Key:
@@ -121,24 +140,40 @@ def _run(data: TestCompleted) -> _Run:
     )
 
 
-def _entities(keys: Iterable[str], tenant_id: str, run: _Run) -> Iterator[tuple[str, list[Entity]]]:
-    """By view: the entities that a run tells of."""
-    for view in _VIEWS:
-        if view.key in keys:
-            yield view.key, _OF_RUN[view.entity](tenant_id, run)
+def _tests(tenant_id: str, run: _Run) -> list[Entity]:
+    return [(tenant_id, run.repository, test) for test in run.tests]
+
+
+def _failed_tests(tenant_id: str, run: _Run) -> list[Entity]:
+    return [(tenant_id, run.repository, test) for test in run.failed_tests]
+
+
+def _paths(tenant_id: str, run: _Run) -> list[Entity]:
+    return [(tenant_id, run.repository, path) for path in dict.fromkeys(run.changed_paths)]
+
+
+def _pairs(tenant_id: str, run: _Run) -> list[Entity]:
+    paths = dict.fromkeys(run.changed_paths)
+    return [(tenant_id, run.repository, test, path) for test in run.failed_tests for path in paths]
 
 
 _VIEWS = views_of(TEST_COMPLETED)
-_OF_RUN: Mapping[tuple[str, ...], Callable[[str, _Run], list[Entity]]] = {
-    ("tenant_id", "repository", "test_id"): lambda tenant, run: [(tenant, run.repository, test) for test in run.tests],
-    ("tenant_id", "repository", "path"): lambda tenant, run: [
-        (tenant, run.repository, path) for path in dict.fromkeys(run.changed_paths)
-    ],
-    ("tenant_id", "repository", "test_id", "path"): lambda tenant, run: [
-        (tenant, run.repository, test, path) for test in run.failed_tests for path in dict.fromkeys(run.changed_paths)
-    ],
+_ByView = Mapping[str, Sequence[Entity]]
+"""Entities by the view's key."""
+_Kinds = Mapping[str, Callable[[str, _Run], list[Entity]]]
+_WANTED: _Kinds = {
+    "test_history": _tests,
+    "test_flakiness": _failed_tests,
+    "path_changes": _paths,
+    "test_path_affinity": _pairs,
 }
-"""By the view's join keys, so that a view's next version is fed as well."""
+"""Entities that are to have a row as of a run, by the view's name, so that its next version is fed as well."""
+_CHANGED_LATE: _Kinds = {"test_flakiness": _tests}
+"""Where a late run may change later rows of others too."""
+
+
+def _entities(keys: Iterable[str], tenant_id: str, run: _Run, kinds: _Kinds = _WANTED) -> _ByView:
+    return {view.key: kinds[view.name](tenant_id, run) for view in _VIEWS if view.key in keys and view.name in kinds}
 
 
 def _read(connection: Connection[Any], keys: Sequence[Key]) -> dict[Key, _Run]:
