@@ -307,7 +307,7 @@ async def test_a_cancelled_request_leaves_the_reading_to_others(client: redis.Re
     await asyncio.sleep(0)
     asking[0].cancel()
     assert [members(found) for found in await asyncio.gather(*asking[1:])] == [["a"], ["a"]]
-    assert loader.statistics.reads == 2  # the newest, then the list; for all of them
+    assert loader.statistics.reads == 2  # the list's state, then the list; for all of them
     assert (await Listings(loader).get(TEST_HISTORY, OWNER, 0.0)) == Missing("loading")
 
 
