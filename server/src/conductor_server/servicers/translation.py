@@ -43,12 +43,12 @@ def fill(response: PredictBuildDurationResponse, prediction: Prediction) -> None
     interval.coverage = estimate.coverage
     stamp(response.provenance, prediction.oldest_feature_age_seconds)
     add = response.contributions.add
-    for feature, value, effect_seconds in prediction.contributions:
+    for feature, value, effect in prediction.contributions:
         told = add()
         told.feature = feature
         if math.isfinite(value):
             told.value = value
-        set_seconds(told.effect_duration, effect_seconds)
+        set_seconds(told.effect_duration, effect)
 
 
 @lru_cache(maxsize=256)
