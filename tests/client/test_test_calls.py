@@ -1,7 +1,6 @@
 """Questions about tests, by both clients against a real server."""
 
 from collections.abc import AsyncIterator, Iterator
-from concurrent import futures
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 
 from client.conftest import Refusal
-from client.testing_answers import IDS, TestAnswers
+from client.testing_answers import IDS, TestAnswers, serving
 from conductor_client import (
     ChangedFile,
     ConductorClient,
@@ -34,14 +33,8 @@ MOMENT = datetime.fromtimestamp(1_700_000_000, UTC)
 
 @pytest.fixture
 def conductor() -> Iterator[TestAnswers]:
-    servicer = TestAnswers()
-    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20)]
-    server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
-    servicer.add_to(server)
-    servicer.target = f"localhost:{server.add_insecure_port('localhost:0')}"
-    server.start()
-    yield servicer
-    server.stop(1).wait(5)
+    with serving() as servicer:
+        yield servicer
 
 
 async def each(values: Any) -> list[Any]:

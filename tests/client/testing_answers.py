@@ -2,6 +2,9 @@
 
 # ruff: noqa: N802 - the contract's method names
 
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,9 +128,6 @@ class TestAnswers(TestIntelligenceServiceServicer):
     classification: ClassifyFailureResponse = field(default_factory=classified)
     target: str = ""
 
-    def add_to(self, server: grpc.Server) -> None:
-        add_TestIntelligenceServiceServicer_to_server(self, server)
-
     def _receive(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
@@ -163,3 +163,16 @@ class TestAnswers(TestIntelligenceServiceServicer):
     def ClassifyFailure(self, request, context):
         self._receive(request, context)
         return self.classification
+
+
+@contextmanager
+def serving() -> Iterator[TestAnswers]:
+    """A server without TLS."""
+    servicer = TestAnswers()
+    options = [("grpc.so_reuseport", 0)]
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
+    add_TestIntelligenceServiceServicer_to_server(servicer, server)
+    servicer.target = f"localhost:{server.add_insecure_port('localhost:0')}"
+    server.start()
+    yield servicer
+    server.stop(1).wait(5)

@@ -2,11 +2,20 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from conductor_client.cli_connection import (
+    DEFAULT_TARGET,
+    CaFileOption,
+    InsecureOption,
+    TargetOption,
+    TimeoutOption,
+    TokenFileOption,
+    TokenOption,
+    open_client,
+)
 from conductor_client.output import fail, print_json, readable_duration
 
 if TYPE_CHECKING:
@@ -49,27 +58,12 @@ def predict_build_duration(
     trigger: Annotated[Trigger | None, typer.Option("--trigger", help="What starts the build.")] = None,
     actor: Annotated[str, typer.Option("--actor", help="Who starts the build.")] = "",
     commit: Annotated[str, typer.Option("--commit", help="Commit that is built.")] = "",
-    target: Annotated[
-        str, typer.Option("--target", envvar="CONDUCTOR_TARGET", help="The server, as host:port.")
-    ] = "localhost:50051",
-    token: Annotated[
-        str | None, typer.Option("--token", envvar="CONDUCTOR_TOKEN", help="Bearer token; better in a file.")
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option("--token-file", exists=True, dir_okay=False, help="File that holds the token.")
-    ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca-file",
-            envvar="CONDUCTOR_CA_FILE",
-            exists=True,
-            dir_okay=False,
-            help="PEM file of the authorities to trust, instead of the system's.",
-        ),
-    ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="No TLS: for a server on this machine.")] = False,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.001, help="Deadline in seconds.")] = 1.0,
+    target: TargetOption = DEFAULT_TARGET,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
+    insecure: InsecureOption = False,
+    timeout: TimeoutOption = 1.0,
     contributions: Annotated[int, typer.Option("--contributions", min=0, max=32, help="How many effects to tell.")] = 5,
     output: Annotated[AnswerFormat, typer.Option("--output", "-o", help="text for people, json for programs.")] = (
         AnswerFormat.TEXT
@@ -88,18 +82,11 @@ def predict_build_duration(
 
     from conductor_client.builds import BuildFields
     from conductor_client.errors import ConductorError
-    from conductor_client.sync_client import SyncConductorClient
 
     fields = BuildFields(repository=repository, pipeline=pipeline, branch=branch, actor=actor, commit_sha=commit)
     if trigger:
         fields["trigger"] = trigger.value
-    client = SyncConductorClient.connect(
-        target,
-        token=token_file.read_text().strip() if token_file else token,
-        root_certificates=ca_file,
-        insecure=insecure,
-        timeout_seconds=timeout,
-    )
+    client = open_client(target, token, token_file, ca_file, insecure, timeout)
     try:
         with client:
             prediction = client.predict_build_duration(tenant, contribution_count=contributions, **fields)
@@ -141,23 +128,10 @@ def _summary(features: Sequence[str]) -> str:
 
 
 def _origin(prediction: "BuildDurationPrediction") -> str:
-    from conductor_client.predictions import FallbackReason, PredictionMethod, Variant
+    from conductor_client.origin_words import origin_words
 
-    name = prediction.model_name.removeprefix("models/").replace("/tenants/", "/", 1)
-    model = f"model {name} {prediction.model_version}"
-    if prediction.variant in {Variant.CANARY, Variant.CHALLENGER}:
-        model = f"{prediction.variant.name.lower()} {model}"
-    if prediction.fallback_reason is FallbackReason.MODEL_LOADING:
-        model += " (the tenant's own is being loaded)"
-    age = prediction.oldest_feature_age
-    freshness = f", features {readable_duration(age)} old" if age is not None else ""
-    match prediction.method:
-        case PredictionMethod.MODEL:
-            return model + freshness
-        case PredictionMethod.MODEL_DEGRADED:
-            return f"{model} without some of its features{freshness}"
-        case PredictionMethod.HISTORY:
-            return f"no model: from this pipeline's history{freshness}"
-        case PredictionMethod.DEFAULT:
-            return "no model and no history: typical of all builds"
-    return "by a method that this client doesn't know"
+    return origin_words(
+        prediction,
+        history="no model: from this pipeline's history",
+        default="no model and no history: typical of all builds",
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from conductor_client import git
 from conductor_features.changes.paths import facts_of, is_test_path
 from conductor_warehouse.code_graph.facts import FACTS_VERSION
 from conductor_warehouse.code_graph.languages import READERS
@@ -18,8 +18,6 @@ MOST_FILES = 200_000
 MOST_BYTES = 1 << 20
 """Of one file of code."""
 _LONG_LINE = 2_000
-_SETTINGS = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "core.untrackedCache=false", "safe.directory=*")
-"""A repository's own settings may name commands; these don't."""
 _BUILD_FILES = frozenset({"go.mod", "package.json", "tsconfig.json", "jsconfig.json"})
 """What resolution needs beside code."""
 
@@ -63,10 +61,10 @@ class Checkout:
         """What the working tree changed since it left ``base``, a commit or branch."""
         if not self._is_git:
             raise CheckoutError(f"{self.root} is not in a git repository")
-        if base.startswith("-"):
-            raise CheckoutError(f"{base!r} is no commit")
-        fork = self.git("merge-base", base, "HEAD", check=False).decode().strip() or base
-        return self.git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--find-renames", fork, "--")
+        try:
+            return git.diff_since(self.root, base)
+        except git.GitError as error:
+            raise CheckoutError(str(error)) from error
 
     def files(self) -> list[str]:
         """Paths of the code and of what resolution needs, sorted; those that git ignores are left out."""
@@ -107,25 +105,10 @@ class Checkout:
 
     def git(self, *arguments: str, check: bool = True) -> bytes:
         """What a git command prints that only reads."""
-        options = [part for setting in _SETTINGS for part in ("-c", setting)]
-        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
         try:
-            done = subprocess.run(
-                ["git", *options, *arguments],
-                cwd=self.root,
-                env=environment,
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                timeout=300,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            if not check:
-                return b""
-            raise CheckoutError(f"git {arguments[0]}: {error}") from error
-        if done.returncode and check:
-            raise CheckoutError(f"git {arguments[0]}: {done.stderr.decode(errors='replace').strip()[:500]}")
-        return done.stdout if not done.returncode else b""
+            return git.run_git(self.root, *arguments, check=check)
+        except git.GitError as error:
+            raise CheckoutError(str(error)) from error
 
 
 def _is_wanted(path: str) -> bool:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypedDict
 
-from google.protobuf.duration_pb2 import Duration
-
 from conductor.testing.v1 import test_run_pb2
 from conductor.testing.v1.failure_verdict_pb2 import ClassifyFailureRequest
 from conductor.testing.v1.flaky_test_pb2 import FlakyState as FlakyStateMessage
@@ -120,8 +118,8 @@ def flaky_request(
     )
 
 
-class FailureFields(TypedDict, total=False):
-    """What is known of a failure, beside its test."""
+class FailureFields(RunFields, total=False):
+    """What is known of a failure, beside its test: its run, whose ``test_ids`` must be absent, and more."""
 
     failure_message: str
     attempt_count: int
@@ -131,23 +129,20 @@ class FailureFields(TypedDict, total=False):
     """How many tests failed in this run, this one included."""
     executed_test_count: int
     duration: timedelta
-    repository: str
-    diff: bytes | str
-    changed_files: Iterable[str | ChangedFile]
-    commit_sha: str
-    start_time: datetime
-
-
-_OF_FAILURE = ("failure_message", "attempt_count", "passed_attempt_count", "failed_test_count", "executed_test_count")
 
 
 def failure_request(tenant_id: str, test_id: str, fields: FailureFields) -> ClassifyFailureRequest:
     """The request for a verdict. Raises as `run_context`."""
-    run = RunFields(**{name: value for name, value in fields.items() if name in RunFields.__annotations__})  # type: ignore[typeddict-item]
-    told = {name: value for name, value in fields.items() if name in _OF_FAILURE}
-    request = ClassifyFailureRequest(tenant_id=tenant_id, run=run_context(run), test_id=test_id, **told)  # type: ignore[arg-type]
+    request = ClassifyFailureRequest(
+        tenant_id=tenant_id,
+        run=run_context(fields),
+        test_id=test_id,
+        failure_message=fields.get("failure_message", ""),
+        attempt_count=fields.get("attempt_count"),
+        passed_attempt_count=fields.get("passed_attempt_count"),
+        failed_test_count=fields.get("failed_test_count"),
+        executed_test_count=fields.get("executed_test_count"),
+    )
     if (duration := fields.get("duration")) is not None:
-        taken = Duration()
-        taken.FromTimedelta(duration)
-        request.duration.CopyFrom(taken)
+        request.duration.FromTimedelta(duration)
     return request

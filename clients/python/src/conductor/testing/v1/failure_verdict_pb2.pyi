@@ -109,11 +109,11 @@ class ClassifyFailureRequest(_message.Message):
     failure_message: _builtins.str
     """What the failure said of itself. At most 10,000 characters."""
     attempt_count: _builtins.int
-    """How often it was tried in this run, the failure included, and how often it passed. Absent where it was not told."""
+    """How often it was tried in this run, the failure included: at least 1. Absent where it was not told."""
     passed_attempt_count: _builtins.int
-    """See attempt_count."""
+    """How often it passed in this run: less than attempt_count. Absent where it was not told."""
     failed_test_count: _builtins.int
-    """How many tests failed in this run, this one included; absent where it was not told."""
+    """How many tests failed in this run, this one included: from 1 to executed_test_count. Absent where it was not told."""
     executed_test_count: _builtins.int
     """How many tests were executed in this run; absent where it was not told."""
     @_builtins.property

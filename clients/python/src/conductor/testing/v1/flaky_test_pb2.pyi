@@ -67,10 +67,12 @@ class ListFlakyTestsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many, 1 to 1,000; 0 means 100."""
     page_token: _builtins.str
-    """The last answer's next_page_token; empty for the first page."""
+    """The last answer's next_page_token; empty for the first page. It holds for the same tenant, repository and states
+    only.
+    """
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___FlakyState.ValueType]:
-        """Which states; empty means active and quarantined."""
+        """Which states, at most 8; empty means active and quarantined."""
 
     def __init__(
         self,

@@ -182,11 +182,14 @@ class TestRunContext(_message.Message):
     commit_sha: _builtins.str
     """Commit that is to be tested. At most 64 characters."""
     diff: _builtins.bytes
-    """The change, as a unified diff (of git, merges included), at most 2 MiB; then changed_files must be empty."""
+    """The change, as a unified diff (of git, merges included), at most 2 MiB, 500,000 lines and 5,000 files; then
+    changed_files must be empty. The lines around a change are not needed.
+    """
     @_builtins.property
     def test_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Candidates, each once; at most 20,000, each 1 to 512 characters. Empty means all tests of the repository that
-        events have told of in the last 90 days.
+        events have told of in the last 90 days. A request holds at most 4 MiB in all: 20,000 ids of 200 bytes fit, where
+        there is no diff. An answer repeats the ids, and may be longer than the 4 MiB that clients take by default.
         """
 
     @_builtins.property
@@ -231,7 +234,7 @@ class ChangedFile(_message.Message):
     old_path: _builtins.str
     """The path that it had before, where that is another. At most 512 characters."""
     kind: Global___ChangeKind.ValueType
-    """What became of it; unspecified is taken for modified."""
+    """What became of it; unspecified, or a value that the server does not know, is taken for modified."""
     added_line_count: _builtins.int
     """Lines that came in. Absent where unknown."""
     deleted_line_count: _builtins.int
