@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 
-import numpy as np
 import redis
 
 from conductor.model.v1.model_manifest_pb2 import ModelManifest
@@ -146,7 +145,10 @@ async def serving(
     redis_url: str, *models: LoadedModel, telemetry: Telemetry = OFF, **settings: object
 ) -> AsyncIterator[Serving]:
     """Test intelligence with these models as champions."""
-    patience = {"feature_timeout_seconds": 2.0, "test_feature_timeout_seconds": 2.0}  # these share two cores with others
+    patience = {
+        "feature_timeout_seconds": 2.0,
+        "test_feature_timeout_seconds": 2.0,
+    }  # these share two cores with others
     made = ServerSettings(insecure=True, redis_url=redis_url, **{**patience, **settings})
     registry = Registry({TEST_FAILURE: ALWAYS_READ}, memory_budget_bytes=1 << 30)
     async with (
