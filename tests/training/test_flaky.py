@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+from scipy.special import expit
 
+from conductor_model_store import ModelStore
+from conductor_server.models.sessions import ModelRefused, check_golden_requests, check_signature, open_session
+from conductor_training.bundles import Bundle
+from conductor_training.test_failure.calibration import BetaCalibration
 from conductor_training.test_failure.fit import TooLittleHistory
 from conductor_training.test_failure.flaky import fit_flaky, is_flaky, tried_again
-from conductor_training.test_failure.flaky_fit import judge_flaky
-from conductor_training.test_failure.frame import TestFrame, frame_of_runs
+from conductor_training.test_failure.flaky_fit import FittedFlaky, fit_flaky_tenant, judge_flaky, make_flaky_bundle
+from conductor_training.test_failure.frame import Run, TestFrame, frame_of_runs
+from conductor_training.test_failure.jobs import train_tests
+from conductor_training.test_failure.metrics import reliability
 from training.test_runs import make_runs
 
 
 @pytest.fixture(scope="module")
-def frame() -> TestFrame:
+def runs() -> list[Run]:
     """Every test is tried twice. Even ones flip a coin each time; odd ones fail twice, for days on end."""
     generator = np.random.default_rng(4)
     runs = []
@@ -26,7 +34,17 @@ def frame() -> TestFrame:
         tries = [np.where(np.arange(8) % 2 == 0, generator.random(8) < 0.4, broken) for _ in range(2)]
         outcomes, durations = np.concatenate(tries).astype(np.float64), np.ones(16)
         runs.append(replace(run, tests=tests * 2, outcomes=outcomes, durations=durations, changed_paths=[]))
+    return runs
+
+
+@pytest.fixture(scope="module")
+def frame(runs: list[Run]) -> TestFrame:
     return frame_of_runs(runs)
+
+
+@pytest.fixture(scope="module")
+def fitted(frame: TestFrame) -> FittedFlaky:
+    return fit_flaky_tenant(frame)
 
 
 def test_what_flips_is_flaky_and_what_is_broken_is_not(frame: TestFrame) -> None:
@@ -59,3 +77,59 @@ def test_without_failures_that_were_tried_again_there_is_no_model() -> None:
     with pytest.raises(TooLittleHistory, match="tried again: 0"):
         fit_flaky(once)
     assert judge_flaky(once, 4) is None
+
+
+def serves(bundle: Bundle) -> None:
+    """What the server checks before a model answers. Raises ModelRefused."""
+    session = open_session(bundle.graph)
+    check_signature(session, bundle.manifest)
+    check_golden_requests(session, bundle.manifest)
+
+
+def test_its_bundle_is_one_that_serves(fitted: FittedFlaky, frame: TestFrame) -> None:
+    bundle = make_flaky_bundle(fitted, "acme")
+    serves(bundle)
+    manifest = bundle.manifest
+    assert (manifest.predictor, manifest.tenant_id, manifest.algorithm) == (
+        "test-flakiness",
+        "acme",
+        "logistic-regression",
+    )
+    known = frame.take(tried_again(frame))
+    assert manifest.fallback.overall_rate.rate == pytest.approx(is_flaky(known).mean())
+    assert manifest.fallback.overall_rate.row_count == manifest.training_data.row_count == len(known.run)
+    losses = {candidate.candidate: candidate.log_loss for candidate in manifest.candidates}
+    assert losses["logistic-regression"] < losses["share-so-far"]
+    again = make_flaky_bundle(fit_flaky_tenant(frame), "acme").manifest
+    assert again.SerializeToString(deterministic=True) == manifest.SerializeToString(deterministic=True)
+    manifest.golden_requests[0].outputs[0] += 0.01
+    with pytest.raises(ModelRefused, match="golden"):
+        serves(bundle)
+
+
+def test_it_is_calibrated_where_that_makes_the_measured_error_smaller(fitted: FittedFlaky) -> None:
+    judged = fitted.judged
+    errors = [reliability(said, judged.flaky).error for said in (expit(judged.logits), judged.calibrated())]
+    assert fitted.measured_error == min(errors)
+    assert fitted.calibrated == (errors[1] < errors[0]) == (fitted.estimator.calibration != BetaCalibration())
+    # A calibration that had seen what it is measured on would be nearer than this one.
+    first = judged.stretch == judged.stretch.min()
+    np.testing.assert_allclose(judged.calibrated()[first], expit(judged.logits)[first])
+
+
+def test_a_model_that_knows_no_more_than_the_share_is_not_published(frame: TestFrame) -> None:
+    generator = np.random.default_rng(3)
+    failed = np.where(generator.random(len(frame.run)) < 0.5, frame.result_count, 1.0)
+    with pytest.raises(TooLittleHistory, match="no more than the share"):
+        fit_flaky_tenant(replace(frame, failed_count=failed))
+
+
+def test_it_is_published_beside_the_model_of_failures(runs: list[Run], tmp_path: Path) -> None:
+    store = ModelStore.open(tmp_path)
+    trained = {(one.tenant_id, one.predictor): one for one in train_tests({"acme": runs}, store, lambda _: None)}
+    assert set(trained) == {("", "test-failure"), ("acme", "test-failure"), ("acme", "test-flakiness")}
+    for (tenant_id, predictor), one in trained.items():
+        pointer = store.resolve(predictor, tenant_id)
+        assert pointer is not None and pointer.version == one.version
+        loaded = store.load_pointer(pointer)
+        serves(Bundle(loaded.manifest, loaded.graph))

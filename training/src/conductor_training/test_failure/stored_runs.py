@@ -108,7 +108,7 @@ def _select(table: str, columns: Columns, tenant_id: str, until: datetime | None
 def _typed(table: pa.Table, schema: Columns) -> pl.DataFrame:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - of a table, not of one column
-    return frame.cast(dict(schema))
+    return frame.cast(pl.Schema(schema))
 
 
 def _runs(tenant_id: str, runs: pl.DataFrame, results: pl.DataFrame) -> list[Run]:
