@@ -14,6 +14,7 @@ import redis
 from hypothesis import settings
 
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
+from databases import migrated
 
 # Tests start processes beside open channels, and the children use none of them.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
@@ -93,6 +94,13 @@ def database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
     yield embedded_postgres.create_database(name)
     with psycopg.connect(embedded_postgres.url, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def warehouse_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A migrated and empty database, dropped after the test."""
+    with migrated(embedded_postgres) as url:
+        yield url
 
 
 @pytest.fixture

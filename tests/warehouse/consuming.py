@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 import psycopg
 
-from conductor_warehouse import schema
 from conductor_warehouse.ingestion import ingest
 from conductor_workbench.embedded import EmbeddedPostgres
+from databases import migrated
 from warehouse.catalogue import state
 
 # Kills itself in the second batch, at one of the steps that an event takes.
@@ -83,11 +83,9 @@ POINTS = (
 )
 
 
-def state_at_once(server: EmbeddedPostgres, database: str, events: Sequence[bytes]) -> dict[str, str]:
-    """What the events leave behind when they are ingested at once, in a database of that name."""
-    url = server.create_database(database)
-    schema.migrate(url)
-    with psycopg.connect(url, autocommit=True) as connection:
+def state_at_once(server: EmbeddedPostgres, events: Sequence[bytes]) -> dict[str, str]:
+    """What the events leave behind when they are ingested at once."""
+    with migrated(server) as url, psycopg.connect(url, autocommit=True) as connection:
         ingest(connection, events)
         return state(connection)
 
