@@ -14,7 +14,7 @@ import redis
 from hypothesis import settings
 
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
-from databases import migrated
+from databases import directory_in_memory, migrated
 
 # Tests start processes beside open channels, and the children use none of them.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
@@ -83,7 +83,8 @@ def redis_url(embedded_redis: EmbeddedRedis) -> str:
 @pytest.fixture(scope="session")
 def embedded_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """One PostgreSQL for the session."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), keep=False, durable=False) as server:
+    directory = directory_in_memory("postgres") or tmp_path_factory.mktemp("postgres")
+    with EmbeddedPostgres(directory, keep=False, durable=False) as server:
         yield server
 
 

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import psutil
 import psycopg
 
 from conductor_warehouse import schema
 from conductor_workbench.embedded import EmbeddedPostgres
 
 _MIGRATED = "migrated"
+_MEMORY = Path("/dev/shm")  # noqa: S108 - not shared: PostgreSQL lets only its own user into its folder
+_PREFIX = "conductor-tests"
+_ROOM_BYTES = 4 * 2**30
 _NUMBERS = itertools.count()
+
+
+def directory_in_memory(name: str) -> Path | None:
+    """Where files cost little: a database is a thousand of them, and most tests make one. None where there is no room.
+
+    A run that was killed leaves its own behind; the next one removes it.
+    """
+    if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ROOM_BYTES:
+        return None
+    for left in _MEMORY.glob(f"{_PREFIX}-*-*"):
+        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    return _MEMORY / f"{_PREFIX}-{name}-{os.getpid()}"
 
 
 @contextmanager

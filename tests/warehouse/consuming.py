@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 import psycopg
 
+import programs
 from conductor_warehouse.ingestion import ingest
 from conductor_workbench.embedded import EmbeddedPostgres
 from databases import migrated
@@ -92,13 +90,8 @@ def state_at_once(server: EmbeddedPostgres, events: Sequence[bytes]) -> dict[str
 
 def die_at(point: str, database_url: str, stream_url: str, stream: str, group: str, **environment: str) -> None:
     """Run a consumer, named "first", that is killed at this step of its second batch of at most 20."""
-    run = subprocess.run(
-        [sys.executable, "-c", _KILLED, database_url, stream_url, stream, group, point],
-        check=False,
-        timeout=60,
-        env=os.environ | environment,
-    )
-    assert run.returncode == -signal.SIGKILL
+    code = programs.run(_KILLED, database_url, stream_url, stream, group, point, environment=environment)
+    assert code == -signal.SIGKILL
 
 
 def until(condition: Callable[[], bool], seconds: float = 30) -> None:

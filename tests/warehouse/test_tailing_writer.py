@@ -19,6 +19,7 @@ import psycopg
 import pytest
 import redis
 
+import programs
 from conductor_features.codec import decode
 from conductor_features.filling import position_key
 from conductor_features.keys import entity_key
@@ -251,8 +252,7 @@ def test_killed_midway_it_goes_on_where_it_was(warehouse_url: str, redis_url: st
     )
     with psycopg.connect(warehouse_url, autocommit=True) as connection:
         ingest(connection, EVENTS)
-    run = subprocess.run([sys.executable, "-c", program, warehouse_url, redis_url], check=False)
-    assert run.returncode == -signal.SIGKILL
+    assert programs.run(program, warehouse_url, redis_url) == -signal.SIGKILL
     assert online(redis_url, warehouse_url) != logged(warehouse_url)
     TailingWriter(warehouse_url, redis_url).catch_up()
     assert online(redis_url, warehouse_url) == logged(warehouse_url)
