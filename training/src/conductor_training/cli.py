@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conductor_client.output import USAGE, OutputFormat, OutputOption, fail, print_json, print_rows
+from conductor_training.tables import Row, model_row
 
 if TYPE_CHECKING:
-    from conductor_training.jobs import Trained
+    from conductor.model.v1.model_manifest_pb2 import CandidateMetrics, ModelManifest
 
 commands = typer.Typer(no_args_is_help=True, help="Train models from the warehouse and publish them.")
 
@@ -95,7 +97,7 @@ def build_duration(
             stage=stage,
             progress=_progress,
         )
-        rows = [_row(trained) for trained in jobs]
+        rows = [model_row(trained, _BLANK, _figures) for trained in jobs]
     except (DatabaseNotConfigured, psycopg.Error, LakeError, FrameRefused, ModelStoreError) as error:
         fail(str(error).strip())
     if output is OutputFormat.TABLE:
@@ -164,31 +166,21 @@ def _progress(message: str) -> None:
     typer.echo(f"… {message}", err=True)
 
 
-def _row(trained: Trained) -> dict[str, object]:
-    row: dict[str, object] = {
-        "tenant": trained.tenant_id or "(global)",
-        "version": trained.version,
-        "model": "",
-        "rows": None,
-        "backtest_mape": None,
-        "backtest_mae_seconds": None,
-        "best_rule": "",
-        "best_rule_mae_seconds": None,
-        "measured_coverage": None,
-        "export_difference_seconds": None,
-        "kilobytes": None,
-        "digest": "",
-        "skipped": trained.skipped,
-    }
-    if trained.bundle is None:
-        return row
-    manifest = trained.bundle.manifest
-    chosen = next(candidate for candidate in manifest.candidates if candidate.chosen)
-    rules = [candidate for candidate in manifest.candidates if not candidate.candidate.startswith("xgboost")]
+_BLANK: Row = {
+    "backtest_mape": None,
+    "backtest_mae_seconds": None,
+    "best_rule": "",
+    "best_rule_mae_seconds": None,
+    "measured_coverage": None,
+    "export_difference_seconds": None,
+    "kilobytes": None,
+    "digest": "",
+}
+
+
+def _figures(manifest: ModelManifest, chosen: CandidateMetrics, rules: Sequence[CandidateMetrics]) -> Row:
     best_rule = min(rules, key=lambda candidate: candidate.mae_seconds)
-    return row | {
-        "model": manifest.algorithm,
-        "rows": manifest.training_data.row_count,
+    return {
         "backtest_mape": chosen.mape,
         "backtest_mae_seconds": chosen.mae_seconds,
         "best_rule": best_rule.candidate,

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from conductor.model.v1.model_manifest_pb2 import CandidateMetrics, ModelManifest
+from conductor_training.tables import Row, model_row
 from conductor_training.test_failure.evaluation import Evaluation
 from conductor_training.test_failure.jobs import TrainedTests
 
-Row = dict[str, object]
+_BLANK: Row = {"napfd": None, "best_rule": "", "best_rule_napfd": None, "calibration_error": None}
 
 
 def trained_row(trained: TrainedTests) -> Row:
     """One model."""
-    row: Row = {"tenant": trained.tenant_id, "version": trained.version, "model": "", "rows": None, "napfd": None}
-    row |= {"best_rule": "", "best_rule_napfd": None, "calibration_error": None, "skipped": trained.skipped}
-    if trained.bundle is None:
-        return row
-    manifest = trained.bundle.manifest
-    chosen = next(candidate for candidate in manifest.candidates if candidate.chosen)
-    rules = [candidate for candidate in manifest.candidates if not candidate.candidate.startswith("xgboost")]
+    return model_row(trained, _BLANK, _figures)
+
+
+def _figures(manifest: ModelManifest, chosen: CandidateMetrics, rules: Sequence[CandidateMetrics]) -> Row:
     best = max(rules, key=lambda candidate: candidate.napfd)
-    return row | {
-        "model": manifest.algorithm,
-        "rows": manifest.training_data.row_count,
+    return {
         "napfd": chosen.napfd,
         "best_rule": best.candidate,
         "best_rule_napfd": best.napfd,
         "calibration_error": manifest.probability_calibration.measured_error,
-        "skipped": "",
     }
 
 
