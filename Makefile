@@ -8,6 +8,8 @@ EDITABLE := $(foreach m,$(MEMBERS),-e $(m)$(if $(filter clients/python,$(m)),[cl
 MANIFESTS := pyproject.toml $(addsuffix /pyproject.toml,$(MEMBERS))
 UV_PIN := $(shell sed -n 's/^uv==/uv==/p' constraints.txt 2>/dev/null)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Containers often set it. Every process would compile every module anew, and tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test check gen dashboards lock lint types contract format bench clean
 .DEFAULT_GOAL := help
@@ -20,7 +22,7 @@ $(VENV)/.ready: $(MANIFESTS) constraints.txt
 	@echo "Setting up $(VENV) (first time: about a minute)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(or $(UV_PIN),uv)
-	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt --group dev $(EDITABLE)
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --group dev $(EDITABLE)
 	@touch $@
 
 setup: $(VENV)/.ready ## Install everything into .venv

@@ -14,6 +14,7 @@ import redis
 from hypothesis import settings
 
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
+from databases import directory_in_memory, migrated
 
 # Tests start processes beside open channels, and the children use none of them.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
@@ -82,7 +83,8 @@ def redis_url(embedded_redis: EmbeddedRedis) -> str:
 @pytest.fixture(scope="session")
 def embedded_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """One PostgreSQL for the session."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), keep=False, durable=False) as server:
+    directory = directory_in_memory("postgres") or tmp_path_factory.mktemp("postgres")
+    with EmbeddedPostgres(directory, keep=False, durable=False) as server:
         yield server
 
 
@@ -93,6 +95,13 @@ def database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
     yield embedded_postgres.create_database(name)
     with psycopg.connect(embedded_postgres.url, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def warehouse_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A migrated and empty database, dropped after the test."""
+    with migrated(embedded_postgres) as url:
+        yield url
 
 
 @pytest.fixture

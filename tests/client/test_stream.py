@@ -36,7 +36,8 @@ from conductor_client import (
     Unauthenticated,
     Unavailable,
 )
-from rpc.harness import ISSUER, Authority, Keys, serving
+from rpc.harness import Authority, Keys, serving
+from rpc.secured import secured
 
 BUILD = {"repository": "octocat/hello", "pipeline": "ci"}
 UNAVAILABLE, UNAUTHENTICATED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED
@@ -330,15 +331,7 @@ async def test_rolling_restarts_fail_no_question():
 
 async def test_tokens_expire_and_no_question_fails(tmp_path):
     keys, authority, made = Keys(), Authority(tmp_path), []
-    (tmp_path / "jwks.json").write_text(keys.jwks())
-    pair = authority.issue("server")
-    secure = {
-        "jwks": str(tmp_path / "jwks.json"),
-        "issuer": ISSUER,
-        "tls_certificate_file": pair.certificate,
-        "tls_key_file": pair.key,
-        "token_leeway_seconds": 0,
-    }
+    secure = {**secured(tmp_path, keys, authority), "token_leeway_seconds": 0}
 
     def token():
         made.append(keys.token(exp=int(time.time()) + 2))

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 import redis
 
-from conductor_warehouse import schema
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
+from databases import migrated
 from deploy.exported import Exported, everything
 
 
@@ -15,8 +15,7 @@ def exported(
     embedded_redis: EmbeddedRedis, embedded_postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
     """What all processes export."""
-    database_url = embedded_postgres.create_database("exported")
-    schema.migrate(database_url)
     with redis.Redis.from_url(embedded_redis.url) as client:
         client.flushall()
-    return asyncio.run(everything(embedded_redis.url, database_url, tmp_path_factory.mktemp("exported")))
+    with migrated(embedded_postgres) as database_url:
+        return asyncio.run(everything(embedded_redis.url, database_url, tmp_path_factory.mktemp("exported")))

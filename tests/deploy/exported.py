@@ -29,9 +29,10 @@ from conductor_warehouse.app import application as event_application
 from conductor_warehouse.settings import WarehouseSettings
 from conductor_warehouse.tailing_writer import TailingWriter
 from conductor_workbench.embedded.redis import free_port
-from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, bearer
+from rpc.harness import Keys, bearer
 from server.harness import PREDICTOR, request, settings, write_features
 from server.many import Fleet
+from server.secured import secured_settings
 from warehouse.test_event_service import EVENTS
 
 SECONDS = 20.0
@@ -63,24 +64,12 @@ async def everything(redis_url: str, database_url: str, directory: Path) -> Expo
 
 
 async def _prediction_server(found: Exported, redis_url: str, directory: Path) -> None:
-    authority, keys, fleet = Authority(directory), Keys(), Fleet(directory / "models")
-    pair = authority.issue("server")
-    (directory / "jwks.json").write_text(keys.jwks())
+    keys, fleet = Keys(), Fleet(directory / "models")
+    authority, secured = secured_settings(directory, keys)
     fleet.publish(10)
     fleet.publish(20, channel="shadow")
     write_features(redis_url)
-    secured = {
-        "insecure": False,
-        "allow_unsigned_models": True,
-        "jwks": str(directory / "jwks.json"),
-        "issuer": ISSUER,
-        "audience": AUDIENCE,
-        "tls_certificate_file": pair.certificate,
-        "tls_key_file": pair.key,
-        "admin_http_port": 0,
-        "max_in_flight_count": 2,
-        "feature_timeout_seconds": 5,
-    }
+    secured |= {"admin_http_port": 0, "max_in_flight_count": 2, "feature_timeout_seconds": 5}
     telemetry, close = telemetry_from_environment("conductor-server", prometheus=True)
     serving = prediction_application(settings(redis_url, directory / "models", **secured), telemetry=telemetry)
     async with serving as server:

@@ -96,8 +96,8 @@ class Scene:
             trained = Path(_TRAINED.name) / "models"
             if trained.exists():
                 shutil.copytree(trained, self.directory / "models")
-            # A test does not wait ten seconds to be told that the database is down.
-            environment = {"CONDUCTOR_PUBLISH_TIMEOUT_SECONDS": "1"}
+            # A test does not wait ten seconds to be told that the database is down, nor for callers to go elsewhere.
+            environment = {"CONDUCTOR_PUBLISH_TIMEOUT_SECONDS": "1", "CONDUCTOR_GRACE_SECONDS": "0"}
             self.platform = stack.enter_context(Platform(settings, environment=environment))
             asyncio.run(self._fill())
             if not trained.exists():

@@ -28,10 +28,10 @@ from conductor_features.reader import OnlineReader, OnlineStoreUnavailable
 from conductor_features.rows import ABSENT, UNFILLED, FeatureRow, Missing, to_microseconds
 from conductor_features.views import BUILD_VIEWS, PIPELINE_BUILDS, TENANT_LOAD, TEST_HISTORY, VIEWS, View
 from conductor_features.writer import WriteResult, write_rows
-from conductor_warehouse import schema
 from conductor_warehouse.ingestion import ingest
 from conductor_warehouse.tailing_writer import TailingWriter
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedRedisCluster
+from databases import migrated
 from warehouse.catalogue import random_events
 from warehouse.histories import events_of, latest_rows, random_history
 from warehouse.lists import LISTED, logged_lists, online_lists
@@ -59,14 +59,13 @@ def cluster(running: EmbeddedRedisCluster) -> EmbeddedRedisCluster:
 
 
 @pytest.fixture(scope="module")
-def warehouse_url(embedded_postgres: EmbeddedPostgres) -> str:
+def warehouse_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
     """A warehouse with a history that no test changes."""
-    url = embedded_postgres.create_database("of_the_redis_cluster")
-    schema.migrate(url)
-    with psycopg.connect(url, autocommit=True) as connection:
-        ingest(connection, events_of(random_history(seed=50, count=80)))
-        ingest(connection, [event for event in random_events(21, 100) if b"test.completed" in event])
-    return url
+    with migrated(embedded_postgres) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            ingest(connection, events_of(random_history(seed=50, count=80)))
+            ingest(connection, [event for event in random_events(21, 100) if b"test.completed" in event])
+        yield url
 
 
 @pytest.fixture(scope="module")

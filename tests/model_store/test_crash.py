@@ -1,12 +1,14 @@
 """A publisher killed (SIGKILL) at any step leaves the old model in force, and the next publisher succeeds."""
 
 import hashlib
+import signal
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
+import programs
 from conductor_model_store import CorruptModel, ModelNotFound, UntrustedModel
 from conductor_model_store.scope import blob_key
 from conductor_model_store.settings import ModelStoreSettings
@@ -59,11 +61,8 @@ def opened(root):
     return ModelStoreSettings(model_store=str(root)).open()
 
 
-def publish_and_die(root, step, torn, manifest, graph):
-    arguments = [str(root), str(step), torn, manifest.SerializeToString().hex(), graph.hex()]
-    return subprocess.run(
-        [sys.executable, "-c", PUBLISHER, *arguments], capture_output=True, text=True, timeout=30, check=False
-    )
+def arguments(root, step, torn, manifest, graph):
+    return [str(root), str(step), torn, manifest.SerializeToString().hex(), graph.hex()]
 
 
 @pytest.mark.parametrize("torn", ["whole", "torn"])
@@ -71,8 +70,7 @@ def publish_and_die(root, step, torn, manifest, graph):
 def test_killed_before_or_within_a_write(root, make_model, step, torn):
     old = opened(root).publish(*make_model(1))
     manifest, graph = make_model(2)
-    process = publish_and_die(root, step, torn, manifest, graph)
-    assert process.returncode == -9, process.stderr
+    assert programs.run(PUBLISHER, *arguments(root, step, torn, manifest, graph)) == -signal.SIGKILL
 
     store = opened(root)
     pointer = store.resolve("build-duration")
@@ -99,6 +97,7 @@ def test_killed_before_or_within_a_write(root, make_model, step, torn):
 
 
 def test_the_publisher_of_this_test_can_succeed(root, make_model):
-    process = publish_and_die(root, 99, "whole", *make_model(1))
+    command = [sys.executable, "-c", PUBLISHER, *arguments(root, 99, "whole", *make_model(1))]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (process.returncode, process.stdout.strip()) == (0, "published"), process.stderr
     assert opened(root).resolve("build-duration").generation == 1

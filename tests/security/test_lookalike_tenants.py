@@ -18,6 +18,7 @@ from conductor_rpc.tenancy import require_tenant
 from faults.scene import Scene
 from rpc import harness
 from rpc.harness import Authority, Keys, serving
+from rpc.secured import secured
 from security.attacked import bearer, channel, told_apart
 from security.raw_http2 import PREDICT
 from security.requests import valid_requests
@@ -102,15 +103,7 @@ async def test_the_check_finds_a_server_that_looks_first(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(onion, "require_tenant", looks_first)
     keys, authority = Keys(), Authority(tmp_path)
-    (tmp_path / "jwks.json").write_text(keys.jwks())
-    pair = authority.issue("server")
-    settings = {
-        "jwks": str(tmp_path / "jwks.json"),
-        "issuer": harness.ISSUER,
-        "tls_certificate_file": pair.certificate,
-        "tls_key_file": pair.key,
-    }
-    async with serving(**settings) as running:
+    async with serving(**secured(tmp_path, keys, authority)) as running:
 
         def check() -> bool:
             with grpc.secure_channel(running.target, authority.credentials()) as calls:

@@ -26,6 +26,7 @@ from conductor_warehouse.features.backfill import backfill
 from conductor_warehouse.ingestion import ingest
 from conductor_warehouse.roles import INGEST_ROLE, READER_ROLE, bind
 from conductor_workbench.embedded import EmbeddedPostgres
+from databases import copy_of, seal
 from security.database_objects import functions, relations
 from security.intruder import MINE, OTHER, Intruder
 from warehouse.catalogue import random_events
@@ -51,10 +52,7 @@ def filled(embedded_postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPat
         for tenant in (MINE, OTHER):
             _park(connection, tenant)
             _index(connection, tenant, tmp_path_factory.mktemp("checkout"))
-    with psycopg.connect(embedded_postgres.url, autocommit=True) as connection:
-        # TimescaleDB's scheduler connects to every database, and one that is in use can't be copied.
-        connection.execute("ALTER DATABASE crossing ALLOW_CONNECTIONS false")
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'crossing'")
+    seal(embedded_postgres, "crossing")
     return "crossing"
 
 
@@ -79,12 +77,8 @@ def _index(connection: psycopg.Connection[Any], tenant: str, checkout: Path) -> 
 @pytest.fixture
 def database(embedded_postgres: EmbeddedPostgres, filled: str) -> Iterator[psycopg.Connection[Any]]:
     """The owner's connection to a copy of it."""
-    name = "crossing_copy"
-    with psycopg.connect(embedded_postgres.url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{filled}"'.encode())
-        with psycopg.connect(embedded_postgres.database_url(name), autocommit=True) as owner:
-            yield owner
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+    with copy_of(embedded_postgres, filled) as url, psycopg.connect(url, autocommit=True) as owner:
+        yield owner
 
 
 def test_every_table_with_tenants_has_rows_of_both(database: psycopg.Connection[Any]) -> None:

@@ -4,23 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from rpc.harness import Keys
+from rpc.secured import keys
 from server.harness import publish, serving
 from server.many import Fleet
 from server.secured import secured_settings
 from server.tensors import Secure
+
+__all__ = ["keys"]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Where a model store is made."""
     return tmp_path / "models"
-
-
-@pytest.fixture(scope="session")
-def keys() -> Keys:
-    """The keys of an issuer of tokens."""
-    return Keys()
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from conductor_training.build_duration.columns import VIEWS
 from conductor_training.frame import BuildFrame, build_frame
 from conductor_training.frame_checks import FrameRefused, Severity, check_frame, require_fit
 from conductor_training.jobs import train_build_duration
-from conductor_warehouse import schema
 from conductor_warehouse.ingestion import ingest
 from conductor_workbench.embedded import EmbeddedPostgres
 from conductor_workbench.simulate.builds import Simulation, simulate
+from databases import migrated
 
 SIMULATION = Simulation(tenants=2, builds=1500, days=60, seed=3)
 MEDIAN = "pipeline_builds_v1__median_duration_7"
@@ -28,15 +28,14 @@ MEDIAN = "pipeline_builds_v1__median_duration_7"
 
 @pytest.fixture(scope="module")
 def frame(embedded_postgres: EmbeddedPostgres) -> BuildFrame:
-    url = embedded_postgres.create_database("frame_checks")
-    schema.migrate(url)
     events = sorted(
         (event for queued, completed, _ in simulate(SIMULATION) for event in (queued, completed)),
         key=lambda event: event.time,
     )
-    with psycopg.connect(url, autocommit=True) as connection:
-        ingest(connection, [event.to_json().encode() for event in events])
-    return build_frame(url, VIEWS, SIMULATION.start + timedelta(days=90))
+    with migrated(embedded_postgres) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            ingest(connection, [event.to_json().encode() for event in events])
+        return build_frame(url, VIEWS, SIMULATION.start + timedelta(days=90))
 
 
 def spoilt(frame: BuildFrame, spoil: Callable[[pd.DataFrame], pd.DataFrame | None]) -> BuildFrame:

@@ -20,7 +20,6 @@ from conductor_training.build_duration.bundle import PREDICTOR
 from conductor_training.build_duration.columns import VIEWS as MODEL_VIEWS
 from conductor_training.frame import STRICTLY_BEFORE, build_frame, epoch_seconds, feature_column
 from conductor_training.jobs import Trained, train_build_duration, warehouse_frames
-from conductor_warehouse import schema
 from conductor_warehouse.ingestion import ingest
 from conductor_workbench.simulate.builds import Simulation, simulate
 
@@ -28,17 +27,16 @@ SIMULATION = Simulation(tenants=2, builds=220, days=30, seed=3)
 
 
 @pytest.fixture
-def warehouse(database_url: str) -> str:
+def warehouse(warehouse_url: str) -> str:
     """A warehouse that holds the simulation: one tenant with history, one cold start."""
-    schema.migrate(database_url)
     events = sorted(
         (event for queued, completed, _ in simulate(SIMULATION) for event in (queued, completed)),
         key=lambda event: event.time,
     )
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(warehouse_url, autocommit=True) as connection:
         result = ingest(connection, [event.to_json().encode() for event in events])
     assert (result.stored, result.dead_letter_count) == (len(events), 0)
-    return database_url
+    return warehouse_url
 
 
 def train(database_url: str, store: Path, until: datetime, tenant: str | None = None) -> list[Trained]:
@@ -98,9 +96,8 @@ def _assert_rows_are_of_their_moment(database_url: str, rows) -> None:  # type: 
     assert np.all(np.diff(epoch_seconds(rows.queued_time)) >= 0)
 
 
-def test_a_cold_tenant_gets_the_global_model_and_an_empty_warehouse_none(database_url: str, tmp_path: Path) -> None:
-    schema.migrate(database_url)
-    results = train(database_url, tmp_path / "models", datetime.now(UTC), tenant="nobody")
+def test_a_cold_tenant_gets_the_global_model_and_an_empty_warehouse_none(warehouse_url: str, tmp_path: Path) -> None:
+    results = train(warehouse_url, tmp_path / "models", datetime.now(UTC), tenant="nobody")
     assert [(trained.tenant_id, trained.skipped) for trained in results] == [
         ("", "no usable builds"),
         ("nobody", "no usable builds"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from conductor_training.cli import commands
 from conductor_training.frame import build_frame
 from conductor_training.jobs import lake_frames, train_build_duration, warehouse_frames
 from conductor_training.lake_frame import build_frame_from_lake
-from conductor_warehouse import schema
 from conductor_warehouse.ingestion import ingest
 from conductor_warehouse.lake import Lake, LakeCorrupt
 from conductor_warehouse.lake.export import export
@@ -30,14 +28,13 @@ UNTIL = SIMULATION.start + timedelta(days=29)
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[str]:
+def database(warehouse_url: str) -> str:
     """A warehouse whose feature rows became known at most eight hours after their moment, some after later ones."""
-    schema.migrate(database_url)
     events = sorted(
         (event for queued, completed, _ in simulate(SIMULATION) for event in (queued, completed)),
         key=lambda event: event.time,
     )
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(warehouse_url, autocommit=True) as connection:
         ingest(connection, [event.to_json().encode() for event in events])
         for view in BUILD_VIEWS:
             connection.execute(
@@ -46,7 +43,7 @@ def database(database_url: str) -> Iterator[str]:
                 ).format(sql.Identifier(view.log_table)),
                 (),
             )
-    yield database_url
+    return warehouse_url
 
 
 @pytest.fixture

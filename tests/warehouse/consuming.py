@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 import psycopg
 
-from conductor_warehouse import schema
+import programs
 from conductor_warehouse.ingestion import ingest
 from conductor_workbench.embedded import EmbeddedPostgres
+from databases import migrated
 from warehouse.catalogue import state
 
 # Kills itself in the second batch, at one of the steps that an event takes.
@@ -83,24 +81,17 @@ POINTS = (
 )
 
 
-def state_at_once(server: EmbeddedPostgres, database: str, events: Sequence[bytes]) -> dict[str, str]:
-    """What the events leave behind when they are ingested at once, in a database of that name."""
-    url = server.create_database(database)
-    schema.migrate(url)
-    with psycopg.connect(url, autocommit=True) as connection:
+def state_at_once(server: EmbeddedPostgres, events: Sequence[bytes]) -> dict[str, str]:
+    """What the events leave behind when they are ingested at once."""
+    with migrated(server) as url, psycopg.connect(url, autocommit=True) as connection:
         ingest(connection, events)
         return state(connection)
 
 
 def die_at(point: str, database_url: str, stream_url: str, stream: str, group: str, **environment: str) -> None:
     """Run a consumer, named "first", that is killed at this step of its second batch of at most 20."""
-    run = subprocess.run(
-        [sys.executable, "-c", _KILLED, database_url, stream_url, stream, group, point],
-        check=False,
-        timeout=60,
-        env=os.environ | environment,
-    )
-    assert run.returncode == -signal.SIGKILL
+    code = programs.run(_KILLED, database_url, stream_url, stream, group, point, environment=environment)
+    assert code == -signal.SIGKILL
 
 
 def until(condition: Callable[[], bool], seconds: float = 30) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from types import ModuleType
@@ -17,6 +15,7 @@ import pytest
 from psycopg import sql
 from typer.testing import CliRunner
 
+import programs
 from conductor_features.cli import commands
 from conductor_features.views import VIEWS, View
 from conductor_warehouse.features import registry
@@ -114,9 +113,7 @@ def test_killed_it_goes_on(
     ingest(warehouse, EVENTS)
     view = install(monkeypatch, "test_history_v2")
     create_log(warehouse, view)
-    environment = {"PYTHONPATH": ":".join(sys.path)}
-    run = subprocess.run([sys.executable, "-c", _KILLED, warehouse_url, point], check=False, env=environment)
-    assert run.returncode == -signal.SIGKILL
+    assert programs.run(_KILLED, warehouse_url, point) == -signal.SIGKILL
     done = sum(int(str(one["events"] or 0)) for one in status(warehouse, view.key))
     assert done == (16 if point == "before commit" else 8)
     backfill(warehouse, view.key, batch_size=40)

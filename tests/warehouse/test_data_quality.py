@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,7 @@ import numpy as np
 import psycopg
 import pytest
 
+import programs
 from conductor_warehouse.data_quality import histogram, parked_batches, profile
 from conductor_warehouse.data_quality.fields import SPECS
 from conductor_warehouse.data_quality.mode import Mode
@@ -282,15 +281,13 @@ with psycopg.connect(url, autocommit=True) as connection:
 def test_killed_midway_there_is_the_whole_or_nothing(
     warehouse: psycopg.Connection, warehouse_url: str, tmp_path: Path, step: str, point: str
 ) -> None:
-    program, file = tmp_path / "killed.py", tmp_path / "wrong.ndjson"
-    program.write_text(_KILLED)
+    file = tmp_path / "wrong.ndjson"
     file.write_bytes(b"\n".join(events_of(WRONG)))
     bring(warehouse, HISTORY)
     if step == "release":
         bring(warehouse, WRONG)
     before = state(warehouse)
-    run = subprocess.run([sys.executable, str(program), warehouse_url, str(file), step, point], check=False)
-    assert run.returncode == -signal.SIGKILL
+    assert programs.run(_KILLED, warehouse_url, str(file), step, point) == -signal.SIGKILL
     kept = len(parked(warehouse)), warehouse.execute("SELECT count(*) FROM parked_events").fetchall()[0][0]
     done = point == "after commit"
     if step == "park":

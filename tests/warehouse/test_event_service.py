@@ -30,7 +30,8 @@ from conductor_warehouse.events import Event, parse
 from conductor_warehouse.schema import SchemaMismatch
 from conductor_warehouse.settings import WarehouseSettings
 from conductor_workbench.embedded import EmbeddedPostgres
-from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, ended
+from rpc.harness import Authority, Keys, ended
+from rpc.secured import secured
 from warehouse.histories import START, Build, assert_log_is_right, completed_event, events_of, random_history
 
 BUILDS = random_history(seed=60, count=60, tenants=("acme",))
@@ -131,17 +132,7 @@ async def test_another_tenants_event_is_refused_with_its_batch(warehouse_url: st
 
 async def test_a_token_is_for_its_own_tenant_only(warehouse_url: str, tmp_path: Path) -> None:
     keys, authority = Keys(), Authority(tmp_path)
-    (tmp_path / "jwks.json").write_text(keys.jwks())
-    pair = authority.issue("server")
-    secure = {
-        "port": 0,
-        "grace_seconds": 0,
-        "jwks": str(tmp_path / "jwks.json"),
-        "issuer": ISSUER,
-        "audience": AUDIENCE,
-        "tls_certificate_file": pair.certificate,
-        "tls_key_file": pair.key,
-    }
+    secure = {"port": 0, "grace_seconds": 0, **secured(tmp_path, keys, authority)}
     credentials = authority.credentials()
     async with serving(warehouse_url, **secure) as target, grpc.aio.secure_channel(target, credentials) as channel:
         assert (await _publish(channel, _requests(EVENTS), keys.token("acme"))).stored_count == len(EVENTS)

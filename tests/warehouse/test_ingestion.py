@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+import programs
 from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor_warehouse.bulk import ingest_many
 from conductor_warehouse.ingestion import ingest
@@ -148,13 +147,8 @@ with psycopg.connect(url, autocommit=True) as connection:
 
 
 @pytest.mark.parametrize("point", ["before commit", "after commit"])
-def test_killed_midway_and_run_again_it_ends_the_same(
-    warehouse_url: str, events_file: Path, tmp_path: Path, point: str
-) -> None:
-    program = tmp_path / "killed.py"
-    program.write_text(_KILLED)
-    run = subprocess.run([sys.executable, str(program), warehouse_url, str(events_file), point], check=False)
-    assert run.returncode == -signal.SIGKILL
+def test_killed_midway_and_run_again_it_ends_the_same(warehouse_url: str, events_file: Path, point: str) -> None:
+    assert programs.run(_KILLED, warehouse_url, str(events_file), point) == -signal.SIGKILL
     with psycopg.connect(warehouse_url, autocommit=True) as connection:
         [(stored,)] = connection.execute("SELECT count(*) FROM inbox").fetchall()
         assert stored % 30 == 0

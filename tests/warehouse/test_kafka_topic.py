@@ -52,7 +52,7 @@ def kafka() -> Iterator[MockKafka]:
 
 @pytest.fixture(scope="module")
 def expected(embedded_postgres: EmbeddedPostgres) -> dict[str, str]:
-    return state_at_once(embedded_postgres, "kafka_topic_expected", EVENTS)
+    return state_at_once(embedded_postgres, EVENTS)
 
 
 @contextmanager

@@ -8,8 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +21,7 @@ from conductor_warehouse.data_quality.mode import Mode
 from conductor_warehouse.features import log
 from conductor_warehouse.ingestion import ingest
 from conductor_workbench.embedded import EmbeddedPostgres
+from databases import migrated
 from warehouse.catalogue import TENANTS, random_events
 from warehouse.histories import START, Build, Moment, completed_event, envelope, latest_rows, queued_event, stamp
 
@@ -51,9 +51,8 @@ RUNNING = [
 
 @pytest.mark.parametrize("seed", range(2))
 def test_the_future_never_reaches_a_row(
-    warehouse: psycopg.Connection, warehouse_url: str, embedded_postgres: EmbeddedPostgres, migrated_database: str,
-    seed: int,
-) -> None:  # fmt: skip
+    warehouse: psycopg.Connection, warehouse_url: str, embedded_postgres: EmbeddedPostgres, seed: int
+) -> None:
     chance = random.Random(seed)
     past, now = _history(seed)
     future = [
@@ -87,7 +86,7 @@ def test_the_future_never_reaches_a_row(
 
     # The future is told first, and the past in any order.
     chance.shuffle(past)
-    with _another(embedded_postgres, migrated_database, f"future_first_{seed}") as other:
+    with migrated(embedded_postgres) as url, psycopg.connect(url, autocommit=True) as other:
         _take_in(other, future)
         _take_in(other, past)
         assert _leaked(rows, _rows(other), now) == {}
@@ -238,13 +237,3 @@ def _training_row(database_url: str, build: Build) -> dict[str, Any]:
     [row] = frame[frame.build_id == build.build_id].to_dict("records")
     # As text, for which NaN equals NaN; the shortest one that tells the number.
     return {str(name): repr(value) for name, value in row.items()}
-
-
-@contextmanager
-def _another(server: EmbeddedPostgres, template: str, name: str) -> Iterator[psycopg.Connection[Any]]:
-    """A second warehouse."""
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        with psycopg.connect(server.database_url(name), autocommit=True) as other:
-            yield other
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

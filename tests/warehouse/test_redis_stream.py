@@ -64,7 +64,7 @@ def _consuming(warehouse_url: str, redis_url: str, name: str = "second", **optio
 
 @pytest.fixture(scope="module")
 def expected(embedded_postgres: EmbeddedPostgres) -> dict[str, str]:
-    return state_at_once(embedded_postgres, "redis_stream_expected", EVENTS)
+    return state_at_once(embedded_postgres, EVENTS)
 
 
 def test_events_are_stored_and_their_entries_removed(

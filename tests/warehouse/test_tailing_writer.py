@@ -19,6 +19,7 @@ import psycopg
 import pytest
 import redis
 
+import programs
 from conductor_features.codec import decode
 from conductor_features.filling import position_key
 from conductor_features.keys import entity_key
@@ -30,6 +31,7 @@ from conductor_warehouse.features import log as feature_log
 from conductor_warehouse.ingestion import ingest
 from conductor_warehouse.tailing_writer import TailingWriter, tail
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
+from databases import migrated
 from warehouse.histories import (
     START,
     Build,
@@ -198,18 +200,17 @@ def test_redis_that_fell_back_is_brought_up_again(warehouse_url: str, redis_url:
 def test_a_redis_that_served_another_database_is_filled_from_this_one(
     embedded_postgres: EmbeddedPostgres, warehouse_url: str, redis_url: str
 ) -> None:
-    other = embedded_postgres.create_database("another_warehouse")
-    schema.migrate(other)
-    for url in (other, warehouse_url):
-        with psycopg.connect(url, autocommit=True) as connection:
-            ingest(connection, EVENTS)
-        TailingWriter(url, redis_url).catch_up()
-    with redis.Redis.from_url(redis_url) as client:
-        for key in client.keys("cf1:*"):
-            client.delete(key)
-    # The position that Redis holds is that of `warehouse_url`; for the other one it means nothing.
-    TailingWriter(other, redis_url).catch_up()
-    assert online(redis_url, other) == logged(other)
+    with migrated(embedded_postgres) as other:
+        for url in (other, warehouse_url):
+            with psycopg.connect(url, autocommit=True) as connection:
+                ingest(connection, EVENTS)
+            TailingWriter(url, redis_url).catch_up()
+        with redis.Redis.from_url(redis_url) as client:
+            for key in client.keys("cf1:*"):
+                client.delete(key)
+        # The position that Redis holds is that of `warehouse_url`; for the other one it means nothing.
+        TailingWriter(other, redis_url).catch_up()
+        assert online(redis_url, other) == logged(other)
 
 
 def test_it_survives_a_restart_of_postgres(tmp_path: Path, redis_url: str) -> None:
@@ -251,8 +252,7 @@ def test_killed_midway_it_goes_on_where_it_was(warehouse_url: str, redis_url: st
     )
     with psycopg.connect(warehouse_url, autocommit=True) as connection:
         ingest(connection, EVENTS)
-    run = subprocess.run([sys.executable, "-c", program, warehouse_url, redis_url], check=False)
-    assert run.returncode == -signal.SIGKILL
+    assert programs.run(program, warehouse_url, redis_url) == -signal.SIGKILL
     assert online(redis_url, warehouse_url) != logged(warehouse_url)
     TailingWriter(warehouse_url, redis_url).catch_up()
     assert online(redis_url, warehouse_url) == logged(warehouse_url)

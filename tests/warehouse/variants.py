@@ -10,25 +10,30 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from conductor_warehouse import schema
 from conductor_workbench.embedded import EmbeddedPostgres
+from databases import migrated
 
 _BINARIES = "CONDUCTOR_TEST_TIMESCALE_BINARIES"
 
 
 @pytest.fixture(params=["native", "timescale"], scope="module")
-def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def variant(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, embedded_postgres: EmbeddedPostgres
+) -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL without and one with TimescaleDB; the latter is skipped where the extension is not found."""
+    if (request.param == "timescale") == _timescale_is_there():
+        yield embedded_postgres  # the session's is of this kind
+        return
     path = os.environ["PATH"]
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "timescale":
             patch.setenv("PATH", os.pathsep.join([os.environ.get(_BINARIES, ""), path]))
             if not _timescale_is_there():
                 pytest.skip(f"no PostgreSQL with TimescaleDB on PATH or in {_BINARIES}")
-        elif _timescale_is_there():
+        else:
             folders = [one for one in path.split(os.pathsep) if not (Path(one) / "postgres").exists()]
             patch.setenv("PATH", os.pathsep.join(folders))
-        server = EmbeddedPostgres(tmp_path_factory.mktemp(request.param), keep=False).start()
+        server = EmbeddedPostgres(tmp_path_factory.mktemp(request.param), keep=False, durable=False).start()
     # PATH is as it was: other servers that tests start are of the usual kind.
     try:
         yield server
@@ -37,11 +42,9 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def variant_warehouse(variant: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[psycopg.Connection]:
+def variant_warehouse(variant: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
     """A connection to a migrated and empty database of either kind."""
-    url = variant.create_database(f"t{abs(hash(request.node.nodeid))}")
-    schema.migrate(url)
-    with psycopg.connect(url, autocommit=True) as connection:
+    with migrated(variant) as url, psycopg.connect(url, autocommit=True) as connection:
         yield connection
 
 

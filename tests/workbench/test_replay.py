@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conductor.build.v1.build_context_pb2 import BuildContext
+from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 from conductor_workbench.embedded.platform import Platform, PlatformSettings
 from conductor_workbench.events_file import write_events
 from conductor_workbench.replay.embedded import ReplayResult, replay_on
@@ -20,6 +24,7 @@ from conductor_workbench.replay.naive import NaiveRules
 from conductor_workbench.replay.scores import Answer, score_project, summarise
 from conductor_workbench.replay.timeline import Ask, Deliver, Train, timeline
 from conductor_workbench.simulate.builds import Simulation, simulate
+from databases import migrated
 
 pytestmark = pytest.mark.long
 
@@ -112,16 +117,30 @@ def test_a_file_that_is_no_events_is_told_by_line(tmp_path: Path) -> None:
         read_history([tmp_path / "bad.ndjson"])
 
 
-def replayed(history: History, directory: Path, rate: float | None = None) -> ReplayResult:
-    with Platform(PlatformSettings(directory=directory, keep=False)) as platform:
-        return replay_on(platform, history, 0.8, rate=rate)
+Replayed = Callable[..., ReplayResult]
+
+
+@pytest.fixture
+def replayed(embedded_postgres: EmbeddedPostgres, embedded_redis: EmbeddedRedis, tmp_path: Path) -> Replayed:
+    """Replays on a platform that is empty at first; database and Redis are the session's."""
+
+    def replay(history: History, rate: float | None = None) -> ReplayResult:
+        with redis.Redis.from_url(embedded_redis.url) as client:
+            client.flushall()
+        directory = Path(tempfile.mkdtemp(dir=tmp_path))
+        with migrated(embedded_postgres) as database_url:
+            settings = PlatformSettings(directory, database_url=database_url, redis_url=embedded_redis.url)
+            with Platform(settings, environment={"CONDUCTOR_GRACE_SECONDS": "0"}) as platform:
+                return replay_on(platform, history, 0.8, rate=rate)
+
+    return replay
 
 
 @pytest.mark.timeout(300)
-def test_a_replay_is_right_and_a_changed_future_changes_no_answer(tmp_path: Path) -> None:
+def test_a_replay_is_right_and_a_changed_future_changes_no_answer(replayed: Replayed, tmp_path: Path) -> None:
     simulation = Simulation(tenants=2, builds=160, days=20, seed=11)
     history = history_of(simulation, tmp_path / "events.ndjson")
-    result = replayed(history, tmp_path / "first")
+    result = replayed(history)
     summary = result.summary()
     assert summary["overall"]["answered"] == summary["overall"]["asked"] == len(result.answers) > 30
     project = summary["projects"]["tenant-000/service"]
@@ -139,7 +158,7 @@ def test_a_replay_is_right_and_a_changed_future_changes_no_answer(tmp_path: Path
             line["time"] = line["data"]["completedTime"] = ended.isoformat().replace("+00:00", "Z")
     lines.sort(key=lambda line: line["time"])
     (tmp_path / "changed.ndjson").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    changed = replayed(read_history([tmp_path / "changed.ndjson"]), tmp_path / "second")
+    changed = replayed(read_history([tmp_path / "changed.ndjson"]))
 
     def told(answers: list[Answer], before: bool) -> list[tuple[str, float, float, float]]:
         return [
@@ -153,9 +172,9 @@ def test_a_replay_is_right_and_a_changed_future_changes_no_answer(tmp_path: Path
 
 
 @pytest.mark.timeout(200)
-def test_open_loop_asks_at_its_rate_and_loses_nothing(tmp_path: Path) -> None:
+def test_open_loop_asks_at_its_rate_and_loses_nothing(replayed: Replayed, tmp_path: Path) -> None:
     history = history_of(Simulation(tenants=1, builds=150, days=20, seed=12), tmp_path / "events.ndjson")
-    result = replayed(history, tmp_path / "platform", rate=50.0)
+    result = replayed(history, 50.0)
     assert len(result.answers) == 30
     assert not any(answer.error for answer in result.answers)
     assert {answer.method for answer in result.answers} == {"model"}

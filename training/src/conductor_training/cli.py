@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conductor_client.output import USAGE, OutputFormat, OutputOption, fail, print_json, print_rows
+from conductor_training.tables import Row, model_row
 
 if TYPE_CHECKING:
+    from conductor.model.v1.model_manifest_pb2 import CandidateMetrics, ModelManifest
     from conductor_model_store.settings import ModelStoreSettings
-    from conductor_training.jobs import Trained
 
 commands = typer.Typer(no_args_is_help=True, help="Train models from the warehouse and publish them.")
 
@@ -100,7 +102,7 @@ def build_duration(
             stage=stage,
             progress=_progress,
         )
-        rows = [_row(trained) for trained in jobs]
+        rows = [model_row(trained, _BLANK, _figures) for trained in jobs]
     except (DatabaseNotConfigured, psycopg.Error, LakeError, FrameRefused, ModelStoreError) as error:
         fail(str(error).strip())
     if output is OutputFormat.TABLE:
@@ -154,7 +156,7 @@ def test_failure(
     from conductor_training.bundles import ExportDiffers
     from conductor_training.test_failure import jobs, tables
     from conductor_training.test_failure.bundle import PREDICTOR
-    from conductor_training.test_failure.model_rows import model_row
+    from conductor_training.test_failure.model_rows import trained_row
     from conductor_training.test_failure.plots import write_plots
     from conductor_training.test_failure.sources import read_history
     from conductor_warehouse.lake import LakeError
@@ -196,7 +198,7 @@ def test_failure(
         trained = jobs.train_tests(
             runs, opened, _progress, tenant_id=tenant, with_global=with_global, stage=stage, origin=origin
         )
-        rows = [model_row(one) for one in trained]
+        rows = [trained_row(one) for one in trained]
     except (
         OSError,
         ValueError,
@@ -237,31 +239,21 @@ def _warn_of_unsigned(settings: ModelStoreSettings) -> None:
         _progress("CONDUCTOR_MODEL_SIGNING_KEY is not set: models are published unsigned, and most servers refuse such")
 
 
-def _row(trained: Trained) -> dict[str, object]:
-    row: dict[str, object] = {
-        "tenant": trained.tenant_id or "(global)",
-        "version": trained.version,
-        "model": "",
-        "rows": None,
-        "backtest_mape": None,
-        "backtest_mae_seconds": None,
-        "best_rule": "",
-        "best_rule_mae_seconds": None,
-        "measured_coverage": None,
-        "export_difference_seconds": None,
-        "kilobytes": None,
-        "digest": "",
-        "skipped": trained.skipped,
-    }
-    if trained.bundle is None:
-        return row
-    manifest = trained.bundle.manifest
-    chosen = next(candidate for candidate in manifest.candidates if candidate.chosen)
-    rules = [candidate for candidate in manifest.candidates if not candidate.candidate.startswith("xgboost")]
+_BLANK: Row = {
+    "backtest_mape": None,
+    "backtest_mae_seconds": None,
+    "best_rule": "",
+    "best_rule_mae_seconds": None,
+    "measured_coverage": None,
+    "export_difference_seconds": None,
+    "kilobytes": None,
+    "digest": "",
+}
+
+
+def _figures(manifest: ModelManifest, chosen: CandidateMetrics, rules: Sequence[CandidateMetrics]) -> Row:
     best_rule = min(rules, key=lambda candidate: candidate.mae_seconds)
-    return row | {
-        "model": manifest.algorithm,
-        "rows": manifest.training_data.row_count,
+    return {
         "backtest_mape": chosen.mape,
         "backtest_mae_seconds": chosen.mae_seconds,
         "best_rule": best_rule.candidate,

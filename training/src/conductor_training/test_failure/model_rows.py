@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from conductor.model.v1.model_manifest_pb2 import CandidateMetrics
+from collections.abc import Sequence
+
+from conductor.model.v1.model_manifest_pb2 import CandidateMetrics, ModelManifest
+from conductor_training.tables import Row, model_row
 from conductor_training.test_failure.jobs import TrainedTests
-from conductor_training.test_failure.tables import Row, trained_row
+
+_BLANK: Row = {
+    "napfd": None,
+    "log_loss": None,
+    "best_rule": "",
+    "best_rule_napfd": None,
+    "best_rule_log_loss": None,
+    "calibration_error": None,
+    "selection_runs": None,
+}
 
 
-def model_row(trained: TrainedTests) -> Row:
+def trained_row(trained: TrainedTests) -> Row:
     """One model: whom it is for, what it predicts, how it does beside the best rule."""
-    row: Row = {"tenant": trained.tenant_id or "(global)", "predictor": trained.predictor}
-    row |= {name: value for name, value in trained_row(trained).items() if name not in row}
-    row |= {"log_loss": None, "best_rule_log_loss": None, "selection_runs": None}
-    if trained.bundle is None:
-        return row
-    manifest = trained.bundle.manifest
-    by_name = {candidate.candidate: candidate for candidate in manifest.candidates}
-    for prefix, name in (("", manifest.algorithm), ("best_rule_", str(row["best_rule"]))):
-        row |= {f"{prefix}napfd": _napfd(by_name[name]), f"{prefix}log_loss": _log_loss(by_name[name])}
-    return row | {"selection_runs": len(manifest.selection_calibration.runs)}
+    row = model_row(trained, _BLANK, _figures)
+    return {"tenant": row.pop("tenant"), "predictor": trained.predictor, **row}
+
+
+def _figures(manifest: ModelManifest, chosen: CandidateMetrics, rules: Sequence[CandidateMetrics]) -> Row:
+    best = max(rules, key=lambda candidate: candidate.napfd)
+    return {
+        "napfd": _napfd(chosen),
+        "log_loss": _log_loss(chosen),
+        "best_rule": best.candidate,
+        "best_rule_napfd": _napfd(best),
+        "best_rule_log_loss": _log_loss(best),
+        "calibration_error": manifest.probability_calibration.measured_error,
+        "selection_runs": len(manifest.selection_calibration.runs),
+    }
 
 
 def _napfd(candidate: CandidateMetrics) -> float | None:

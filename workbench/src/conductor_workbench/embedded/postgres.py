@@ -126,7 +126,8 @@ class EmbeddedPostgres(Startable):
     def stop(self) -> None:
         """Stop it (its clients are disconnected) and remove its socket."""
         if self._process is not None:
-            child.stop(self._process, signal.SIGINT)
+            # What is removed anyway is not written to disk before.
+            child.stop(self._process, signal.SIGINT if self._keep else signal.SIGQUIT)
             self._process = None
         shutil.rmtree(self._socket_directory, ignore_errors=True)
         if not self._keep:
