@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,15 +22,15 @@ from conductor_rpc.exceptions import DeadlineTooShort, NoPrediction
 from conductor_server.models.served_model import ServedModel
 from conductor_server.prediction.answers import Fallback, Method, Variant
 from conductor_server.prediction.ports import ModelFailed
-from conductor_server.testing.answers import Impact, Predicted, Reason
-from conductor_server.testing.questions import ChangeTold, TestRun
+from conductor_server.testing.answers import Impact, Reason
+from conductor_server.testing.questions import ChangeTold
 from conductor_training.test_failure import scores
 from conductor_training.test_failure.arithmetic import InNumpy
 from conductor_training.test_failure.frame import Run, _Past
 from server.intelligence_scene import (
     OVERALL,
     REPOSITORY,
-    Serving,
+    answered,
     model,
     run_at,
     serving,
@@ -65,18 +64,6 @@ def estimated(before: Sequence[Run], tests: Sequence[str], at: float, paths: Seq
     for run in before:
         past.add(run)
     return trained().estimator.predict(past.inputs(tests, at, paths))
-
-
-async def answered(server: Serving, asked: TestRun, impact: Impact) -> Predicted:
-    """An answer with the graph known like that; until then it is being loaded."""
-    async with asyncio.timeout(10):
-        while True:
-            answer = await server.intelligence.predict(asked, 2, NO_DEADLINE)
-            if answer.basis.impact is impact:
-                return answer
-            assert answer.basis.impact is Impact.LOADING
-            assert answer.explanations[0].impact is None
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("told", [ChangeTold.FILES, ChangeTold.NOTHING])

@@ -31,7 +31,7 @@ from conductor_server.testing.questions import ChangeTold, MissRate, SelectionRu
 from server.intelligence_scene import (
     REPOSITORY,
     Cycle,
-    Serving,
+    answered,
     model,
     run_at,
     serving,
@@ -231,7 +231,7 @@ async def test_what_must_run_does(redis_url: str) -> None:
     asked = run_at(MOMENT, test_ids=ids, told=ChangeTold.FILES, files=files)
     nothing_likely = [(start, end, [0.999] * 3) for start, end, _ in past_cycles(60)]
     async with serving(redis_url, model(trained(), cycles=nothing_likely)) as server:
-        await _graph_known(server, asked)
+        await answered(server, asked, Impact.GRAPH)
         rules = SelectionRules(must_run=[known[1], "*never*", "t1*3"], audit_share=0.0)
         answer = await server.intelligence.select(asked, MissRate(0.1), rules, NO_DEADLINE)
         further = replace(rules, must_run_distance=1)
@@ -243,11 +243,6 @@ async def test_what_must_run_does(redis_url: str) -> None:
     np.testing.assert_array_equal(answer.choices, expected)
     expected[21] = Choice.REACHED
     np.testing.assert_array_equal(more.choices, expected)
-
-
-async def _graph_known(server: Serving, asked) -> None:
-    while (await server.intelligence.predict(asked, 0, NO_DEADLINE)).basis.impact is not Impact.GRAPH:
-        pass
 
 
 def test_the_audit_draws_its_share_of_what_is_left_out_and_the_same_again() -> None:
