@@ -76,7 +76,7 @@ class Telemetry:
         return _RecordedStage(name, () if call is None else (call,), self._stage_seconds)
 
     def shared_stage(self, name: str, calls: Sequence[Call]) -> AbstractContextManager[None]:
-        """Around a stage that several calls are in at once: each of them is told the whole of it."""
+        """Around a stage that several calls are in at once: each of them is told the whole of it, metrics once."""
         if self._stage_seconds is None and all(call.stages is None for call in calls):
             return _NOTHING
         return _RecordedStage(name, calls, self._stage_seconds)
@@ -216,8 +216,7 @@ class _RecordedStage:
         stage = self._stage
         stage.ended = time.perf_counter()
         if self._seconds is not None:
-            for _ in self._calls or (None,):  # work that is nobody's call is recorded too
-                self._seconds.record(stage.ended - stage.began, {names.STAGE: stage.name})
+            self._seconds.record(stage.ended - stage.began, {names.STAGE: stage.name})
 
 
 OFF = Telemetry()
