@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from conductor_rpc import names
+from conductor_rpc.call import NO_DEADLINE, Call
 from conductor_rpc.telemetry import OFF, Telemetry
 from rpc.harness import bearer, request, serving
 
@@ -48,6 +49,20 @@ async def test_a_call_and_its_stages_under_the_callers_trace(secure, keys, autho
     recorded = f"{spans} {metrics}"
     assert token not in recorded
     assert "acme" not in recorded, "no tenant and no entity in telemetry"
+
+
+def test_a_stage_of_many_calls_is_recorded_once():
+    reader = InMemoryMetricReader()
+    telemetry = Telemetry(meter_provider=MeterProvider([reader]))
+    calls = [Call("/a.Service/Method", {}, NO_DEADLINE) for _ in range(3)]
+    for together in (calls, calls[:1], []):  # the last is nobody's call
+        with telemetry.shared_stage(names.MODEL_RUN, together):
+            pass
+    found = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+    [stages] = [metric for metric in found if metric.name == names.STAGE_DURATION]
+    assert [(dict(point.attributes), point.count) for point in stages.data.data_points] == [
+        ({names.STAGE: names.MODEL_RUN}, 3)
+    ]
 
 
 async def test_timings_for_who_asks(secure, keys, authority):

@@ -69,9 +69,9 @@ class ItemStreams:
         if call is None:
             raise RuntimeError("there is no call to answer items of")
 
-        async def answer(request: Message, deadline: Deadline) -> Message:
-            until = Deadline(min(deadline.time, call.deadline.time))
-            return await self._through(Call(method, call.metadata, until, call.identity), request, handler)
+        def answer(request: Message, until: float) -> Awaitable[Message]:
+            deadline = Deadline(min(until, call.deadline.time))
+            return self._through(Call(method, call.metadata, deadline, call.identity), request, handler)
 
         if self._stopping:
             raise Stopping
@@ -90,7 +90,7 @@ class _ItemStream:
 
     def __init__(
         self,
-        answer: Callable[[Message, Deadline], Awaitable[Message]],
+        answer: Callable[[Message, float], Awaitable[Message]],
         response: type[Any],
         settings: RpcSettings,
     ) -> None:
@@ -164,7 +164,7 @@ class _ItemStream:
         seconds = self._default_seconds
         if item.HasField("timeout"):
             seconds = item.timeout.seconds + item.timeout.nanos / 1e9
-        answer = await self._answer(item.request, Deadline(arrived + seconds))
+        answer = await self._answer(item.request, arrived + seconds)
         result = self._response.results.add(id=item.id)
         (result.error if isinstance(answer, status_pb2.Status) else result.response).CopyFrom(answer)
         self._answered.append(item.id)

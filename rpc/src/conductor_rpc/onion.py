@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -28,7 +28,9 @@ from conductor_rpc.tenancy import require_tenant
 from conductor_rpc.work import Work
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_NO_LIMIT: AbstractAsyncContextManager[object] = nullcontext()
+_Limit = AbstractAsyncContextManager[object]
+_NO_LIMIT: _Limit = nullcontext()
+_Answer = TypeVar("_Answer")
 
 
 class Onion(grpc.aio.ServerInterceptor):
@@ -57,10 +59,14 @@ class Onion(grpc.aio.ServerInterceptor):
         self.gate = Gate(settings, telemetry, work)
         self.item_streams = ItemStreams(self.item, settings)
 
-    @asynccontextmanager
     async def around(
-        self, call: Call, context: _Context, request: object | None, admission: Admission
-    ) -> AsyncIterator[None]:
+        self,
+        call: Call,
+        context: _Context,
+        request: object | None,
+        admission: Admission,
+        answer: Callable[[], Awaitable[_Answer]],
+    ) -> _Answer:
         """All layers around a call: what goes wrong ends it.
 
         ``request`` is None where requests are a stream: each is checked as it comes.
@@ -68,9 +74,10 @@ class Onion(grpc.aio.ServerInterceptor):
         set_current_call(call)
         with self._telemetry.call(call):  # sees the code that the call ends with
             try:
-                async with self._layers(call, request, self._time_limit(call, streaming=request is None), admission):
-                    yield
+                limit = self._time_limit(call, streaming=request is None)
+                response = await self._layers(call, request, limit, admission, answer)
                 await self._audit.ended(call, request)
+                return response
             except asyncio.CancelledError:  # nobody is left to answer
                 call.code = "CANCELLED"
                 await self._audit.ended(call, request)
@@ -100,43 +107,48 @@ class Onion(grpc.aio.ServerInterceptor):
         set_current_call(call)
         with self._telemetry.call(call):
             try:
-                time_limit = _limit(call.deadline.remaining_seconds())
-                async with self._layers(call, request, time_limit, self.gate.calls):
-                    return await handler(request)
+                limit = asyncio.timeout(call.deadline.remaining_seconds())
+                return await self._layers(call, request, limit, self.gate.calls, lambda: handler(request))
             except asyncio.CancelledError:
                 call.code = "CANCELLED"
                 raise
             except Exception as exception:
                 return _failed(call, exception)
 
-    @asynccontextmanager
     async def _layers(
         self,
         call: Call,
         request: object | None,
-        time_limit: AbstractAsyncContextManager[object],
+        limit: _Limit,
         admission: Admission,
-    ) -> AsyncIterator[None]:
+        answer: Callable[[], Awaitable[_Answer]],
+    ) -> _Answer:
         """The layers, outermost first."""
-        async with time_limit:
-            call.deadline.require(self._settings.minimum_deadline_seconds)
-            if self._authenticator is not None and call.identity is None:  # an item has its stream's
-                with self._telemetry.stage(names.AUTH):
-                    await self.identify(call)
-            tenant_id = call.identity.tenant_id if call.identity else ""
-            if request is not None:
-                tenant_id = call.tenant_id = require_tenant(call.identity, _decoded(request))
-            with self._telemetry.stage(names.ADMISSION):
-                place = self.gate.admit(admission, call, tenant_id, request)
-            answered = False
-            try:
+        try:
+            async with limit:
+                call.deadline.require(self._settings.minimum_deadline_seconds)
+                if self._authenticator is not None and call.identity is None:  # an item has its stream's
+                    with self._telemetry.stage(names.AUTH):
+                        await self.identify(call)
+                tenant_id = call.identity.tenant_id if call.identity else ""
                 if request is not None:
-                    rules.validate(_decoded(request))
-                await self._audit.begun(call, request)
-                yield
-                answered = True
-            finally:
-                self.gate.release(admission, call, place, answered=answered)
+                    tenant_id = call.tenant_id = require_tenant(call.identity, _decoded(request))
+                with self._telemetry.stage(names.ADMISSION):
+                    place = self.gate.admit(admission, call, tenant_id, request)
+                answered = False
+                try:
+                    if request is not None:
+                        rules.validate(_decoded(request))
+                    await self._audit.begun(call, request)
+                    response = await answer()
+                    answered = True
+                    return response
+                finally:
+                    self.gate.release(admission, call, place, answered=answered)
+        except TimeoutError:
+            if limit is _NO_LIMIT:
+                raise
+            raise DeadlineTooShort from None
 
     async def intercept_service(
         self,
@@ -161,30 +173,39 @@ class Onion(grpc.aio.ServerInterceptor):
 
         async def unary_unary(request: Any, context: _Context) -> Any:
             call = admit(method, context)
-            async with onion.around(call, context, request, onion.gate.calls):
-                response = await handler.unary_unary(request, context)
+            response = await onion.around(
+                call, context, request, onion.gate.calls, lambda: handler.unary_unary(request, context)
+            )
             _tell_timings(call, context)
             return response
 
         async def stream_unary(requests: AsyncIterator[Any], context: _Context) -> Any:
             call = admit(method, context, streams=True)
-            async with onion.around(call, context, None, onion.gate.calls):
-                response = await handler.stream_unary(onion._checked(call, requests), context)
+            checked = onion._checked(call, requests)
+            response = await onion.around(
+                call, context, None, onion.gate.calls, lambda: handler.stream_unary(checked, context)
+            )
             _tell_timings(call, context)
             return response
 
-        async def unary_stream(request: Any, context: _Context) -> AsyncIterator[Any]:
+        async def unary_stream(request: Any, context: _Context) -> None:
             call = admit(method, context, streams=True)
-            async with onion.around(call, context, request, onion.gate.calls):
+
+            async def answer() -> None:
                 async for response in _responses(handler.unary_stream(request, context)):
                     await onion.identify(call)
-                    yield response
+                    await context.write(response)
 
-        async def stream_stream(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+            await onion.around(call, context, request, onion.gate.calls, answer)
+
+        async def stream_stream(requests: AsyncIterator[Any], context: _Context) -> None:
             call = admit(method, context, streams=True)
-            async with onion.around(call, context, None, onion.gate.streams):
+
+            async def answer() -> None:
                 async for response in _responses(handler.stream_stream(onion._checked(call, requests), context)):
-                    yield response
+                    await context.write(response)
+
+            await onion.around(call, context, None, onion.gate.streams, answer)
 
         serializers = (_tolerant(handler.request_deserializer), handler.response_serializer)
         if handler.request_streaming and handler.response_streaming:
@@ -215,12 +236,12 @@ class Onion(grpc.aio.ServerInterceptor):
             call.peer = context.peer()
         return call
 
-    def _time_limit(self, call: Call, *, streaming: bool) -> AbstractAsyncContextManager[object]:
+    def _time_limit(self, call: Call, *, streaming: bool) -> _Limit:
         """gRPC itself ends a call at its caller's deadline. A unary call without one gets one; a stream may be long."""
         if call.deadline is not NO_DEADLINE or streaming:
             return _NO_LIMIT
         call.deadline = Deadline.after(self._settings.default_deadline_seconds)
-        return _limit(self._settings.default_deadline_seconds)
+        return asyncio.timeout(self._settings.default_deadline_seconds)
 
 
 def _metadata(context: _Context) -> Mapping[str, str | bytes]:
@@ -236,15 +257,6 @@ def _failed(call: Call, exception: Exception) -> status_pb2.Status:
     status = errors.to_status(exception)
     call.code = errors.code_of(status).name
     return status
-
-
-@asynccontextmanager
-async def _limit(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise DeadlineTooShort from None
 
 
 async def _responses(responses: Any) -> AsyncIterator[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
@@ -66,15 +66,17 @@ class Telemetry:
     def call(self, call: Call) -> AbstractContextManager[None]:
         """Around a call: its trace, under the caller's W3C context, and its duration with the code it ended with."""
         recorded = self._traces or self._call_seconds or self._call_log
-        return self._recorded_call(call) if recorded else _NOTHING
+        return _RecordedCall(call, self._traces, self._call_seconds, self._call_log) if recorded else _NOTHING
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Around a stage of the current call: its span and its duration."""
         call = current_call()
-        return self.shared_stage(name, () if call is None else (call,))
+        if self._stage_seconds is None and (call is None or call.stages is None):
+            return _NOTHING
+        return _RecordedStage(name, () if call is None else (call,), self._stage_seconds)
 
     def shared_stage(self, name: str, calls: Sequence[Call]) -> AbstractContextManager[None]:
-        """Around a stage that several calls are in at once: each of them is told the whole of it."""
+        """Around a stage that several calls are in at once: each of them is told the whole of it, metrics once."""
         if self._stage_seconds is None and all(call.stages is None for call in calls):
             return _NOTHING
         return _RecordedStage(name, calls, self._stage_seconds)
@@ -159,28 +161,39 @@ class Telemetry:
             explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_SECONDS,
         )
 
-    @contextmanager
-    def _recorded_call(self, call: Call) -> Iterator[None]:
-        if self._traces is not None or self._call_log is not None:
-            call.stages = []
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            ended = time.perf_counter()
-            attributes = {
-                names.RPC_SYSTEM_NAME: names.GRPC,
-                names.RPC_METHOD: call.method.removeprefix("/"),
-                names.RPC_RESPONSE_STATUS_CODE: call.code,
-            }
-            if call.code in SERVER_FAULTS:
-                attributes[names.ERROR_TYPE] = call.code
-            if self._call_log is not None:
-                self._call_log.ended(call, began, ended)
-            # Metrics point to the trace, if there is one.
-            context = self._traces.ended(call, began, ended, attributes) if self._traces is not None else None
-            if self._call_seconds is not None:
-                self._call_seconds.record(ended - began, attributes, context)
+
+class _RecordedCall:
+    """A call that is being recorded."""
+
+    __slots__ = ("_began", "_call", "_log", "_seconds", "_traces")
+
+    def __init__(self, call: Call, traces: Traces | None, seconds: Histogram | None, log: CallLog | None) -> None:
+        self._call, self._traces, self._seconds, self._log = call, traces, seconds, log
+
+    def __enter__(self) -> None:
+        if self._traces is not None or self._log is not None:
+            self._call.stages = []
+        self._began = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        call, began, ended = self._call, self._began, time.perf_counter()
+        if self._log is not None:
+            self._log.ended(call, began, ended)
+        if self._traces is None and self._seconds is None:
+            return
+        attributes = {
+            names.RPC_SYSTEM_NAME: names.GRPC,
+            names.RPC_METHOD: call.method.removeprefix("/"),
+            names.RPC_RESPONSE_STATUS_CODE: call.code,
+        }
+        if call.code in SERVER_FAULTS:
+            attributes[names.ERROR_TYPE] = call.code
+        # Metrics point to the trace, if there is one.
+        context = self._traces.ended(call, began, ended, attributes) if self._traces is not None else None
+        if self._seconds is not None:
+            self._seconds.record(ended - began, attributes, context)
 
 
 class _RecordedStage:
@@ -203,8 +216,7 @@ class _RecordedStage:
         stage = self._stage
         stage.ended = time.perf_counter()
         if self._seconds is not None:
-            for _ in self._calls or (None,):  # work that is nobody's call is recorded too
-                self._seconds.record(stage.ended - stage.began, {names.STAGE: stage.name})
+            self._seconds.record(stage.ended - stage.began, {names.STAGE: stage.name})
 
 
 OFF = Telemetry()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 
 from conductor_rpc import names
@@ -19,8 +20,13 @@ def fell_back(origin: Origin | None) -> bool:
 
 def of_answer(origin: Origin, prediction_id: str) -> dict[str, str]:
     """What answered."""
+    return {**_of_origin(origin), names.PREDICTION_ID: prediction_id}
+
+
+@lru_cache(maxsize=256)
+def _of_origin(origin: Origin) -> Mapping[str, str]:
+    """Most answers come from where the last one came from."""
     attributes = {
-        names.PREDICTION_ID: prediction_id,
         names.PREDICTION_METHOD: origin.method.value,
         names.MODEL_NAME: origin.model.name,
         names.MODEL_VERSION: origin.model.version,
