@@ -15,6 +15,7 @@ from conductor_workbench.bench.parts import USUAL, Part
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+demo_commands = typer.Typer(help="The whole way once, with a report.")
 datasets_commands = typer.Typer(no_args_is_help=True, help="Public data sets: list, fetch, convert to events.")
 
 DirectoryOption = Annotated[Path, typer.Option("--directory", "-d", help="Where data, logs, keys and models are kept.")]
@@ -82,7 +83,9 @@ def token(
     typer.echo(keys.token(tenant, timedelta(hours=hours), wanted))
 
 
+@demo_commands.callback(invoke_without_command=True)
 def demo(
+    context: typer.Context,
     directory: DirectoryOption = Path(".conductor/demo"),
     rate: Annotated[float, typer.Option(min=1, help="Requests a second of the latency measurement.")] = 100.0,
     output: OutputOption = OutputFormat.TABLE,
@@ -95,10 +98,37 @@ def demo(
     Examples:
       conductor demo
       CONDUCTOR_DATA_HOME=~/data conductor demo -o json
+      conductor demo tests
     """
+    if context.invoked_subcommand is not None:
+        return
     from conductor_workbench.demo.run import run_demo
 
     run_demo(directory, rate, output)
+
+
+@demo_commands.command("tests")
+def demo_tests(
+    directory: DirectoryOption = Path(".conductor/demo-tests"),
+    miss_rate: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="Of a run's failures at most this share is to be missed.")
+    ] = 0.1,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Ask which tests to run, and in which order, before each run of a history; write a report.
+
+    Tells what was promised and what was missed, the minutes saved, how soon the first failure is found, and which tests
+    are flaky. Uses the test runs of studies under CONDUCTOR_DATA_HOME (data set "tcp") if there are any, else simulated
+    ones. Takes a few minutes.
+
+    \b
+    Examples:
+      conductor demo tests
+      CONDUCTOR_DATA_HOME=~/data conductor demo tests --miss-rate 0.05 -o json
+    """
+    from conductor_workbench.demo.tests.run import run_tests_demo
+
+    run_tests_demo(directory, miss_rate, output)
 
 
 def replay(

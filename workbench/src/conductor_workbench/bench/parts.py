@@ -4,10 +4,10 @@ from enum import StrEnum
 
 
 class Part(StrEnum):
-    """A part of the bench."""
+    """A part of the bench, in the order in which they are measured."""
 
-    SERVING = "serving"
     INGESTION = "ingestion"
+    SERVING = "serving"
     MODELS = "models"
     """Ten thousand tenants' models beside one. Measured only when asked for, as the next."""
     CURVE = "curve"
@@ -16,6 +16,8 @@ class Part(StrEnum):
     """A batch's processor time by stage. Measured only when asked for."""
     OVERLOAD = "overload"
     """More calls than the server can take, and a tenant that asks for more than its share. Only when asked for."""
+    TESTS = "tests"
+    """Calls about thousands of tests. Measured only when asked for."""
     ENDURANCE = "endurance"
     """Memory over a million requests. Measured only when asked for."""
 

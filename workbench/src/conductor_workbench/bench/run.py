@@ -21,6 +21,7 @@ from conductor_workbench.bench.figures import Figures, significant
 from conductor_workbench.bench.ingestion import BUILD_EVENTS, measure_ingestion
 from conductor_workbench.bench.machine import busy_cores, load_average, machine
 from conductor_workbench.bench.many_models import measure_many_models
+from conductor_workbench.bench.many_tests import measure_many_tests
 from conductor_workbench.bench.model_runs import measure_model_runs
 from conductor_workbench.bench.overload import measure_overload
 from conductor_workbench.bench.parts import USUAL, Part
@@ -59,25 +60,10 @@ def run_bench(
     with tempfile.TemporaryDirectory(prefix="conductor-bench-") as folder, ProgressDisplay() as display:
         directory = Path(folder)
         figures: Figures = {"machine": machine(), "finished_time": "", "seconds_each": seconds, "total_seconds": 0.0}
-        if Part.INGESTION in parts:
-            figures["ingestion"] = measure_ingestion(directory / "ingestion", display.say, build_event_count)
-        if Part.CURVE in parts:
-            figures["curve"] = measure_curve(directory / "curve", display.say, build_event_count)
-        if Part.SERVING in parts:
-            with prepared_scene(directory, display.say) as scene:
-                figures |= _measure(scene, seconds, display)
-        if Part.MODELS in parts:
-            with prepared_scene(directory, display.say) as scene:
-                figures["models"] = measure_many_models(scene, display.say)
-        if Part.OVERLOAD in parts:
-            with prepared_scene(directory, display.say) as scene:
-                figures["overload"] = measure_overload(scene, seconds, display.say)
-        if Part.STAGES in parts:
-            with prepared_scene(directory, display.say) as scene:
-                figures["stages"] = measure_stages(scene, seconds)
-        if Part.ENDURANCE in parts:
-            with prepared_scene(directory, display.say) as scene:
-                figures["endurance"] = measure_endurance(scene, display.say)
+        for part in Part:
+            if part in parts:
+                figures |= _measure_part(part, directory, seconds, build_event_count, display)
+                write_figures(figures, out)  # what follows may take an hour, and be interrupted
     figures["targets"] = judge(figures, parts)
     figures["finished_time"] = datetime.now(UTC).isoformat(timespec="seconds")
     figures["total_seconds"] = round(time.monotonic() - began)
@@ -118,6 +104,29 @@ def _measure(scene: Scene, seconds: float, display: ProgressDisplay) -> Figures:
     found["ratios"] = _ratios(found)
     found["others"]["busy_cores_at_end"] = busy_cores(_QUIET_SECONDS)
     return found
+
+
+def _measure_part(
+    part: Part, directory: Path, seconds: float, build_event_count: int, display: ProgressDisplay
+) -> Figures:
+    if part in (Part.INGESTION, Part.CURVE):
+        measure = measure_ingestion if part is Part.INGESTION else measure_curve
+        return {part.value: measure(directory / part, display.say, build_event_count)}
+    if part is Part.TESTS:
+        return {"many_tests": measure_many_tests(directory / part, seconds, display.say)}
+    with prepared_scene(directory, display.say) as scene:
+        match part:
+            case Part.MODELS:
+                found = measure_many_models(scene, display.say)
+            case Part.OVERLOAD:
+                found = measure_overload(scene, seconds, display.say)
+            case Part.STAGES:
+                found = measure_stages(scene, seconds)
+            case Part.ENDURANCE:
+                found = measure_endurance(scene, display.say)
+            case _:
+                return _measure(scene, seconds, display)
+    return {part.value: found}
 
 
 def _ratios(found: Figures) -> Figures:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conductor_workbench.bench.figures import Figures
+from conductor_workbench.bench.many_tests_table import many_tests_table
 from conductor_workbench.bench.overload_table import overload_table
 from conductor_workbench.bench.stages import STAGES
 from conductor_workbench.bench.thirty_fields import ENTITY_COUNTS
@@ -26,6 +27,9 @@ def print_figures(figures: Figures, console: Console) -> None:
         console.print()
     if "overload" in figures:
         console.print(overload_table(figures["overload"]))
+        console.print()
+    if "many_tests" in figures:
+        console.print(many_tests_table(figures["many_tests"]))
         console.print()
     if "stages" in figures:
         console.print(_stages(figures["stages"]))

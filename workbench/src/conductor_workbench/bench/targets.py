@@ -9,10 +9,12 @@ from typing import Any
 from conductor_workbench.bench.figures import Figures
 from conductor_workbench.bench.parts import Part
 
-INGESTION, CURVE, MODELS = "ingestion", "curve", "models"
+INGESTION, CURVE, MODELS, TESTS = "ingestion", "curve", "models", "many_tests"
 """Where the figures of those parts stand; all others are of serving."""
 
-_PARTS = {INGESTION: Part.INGESTION, CURVE: Part.CURVE, MODELS: Part.MODELS}
+_PARTS = {INGESTION: Part.INGESTION, CURVE: Part.CURVE, MODELS: Part.MODELS, TESTS: Part.TESTS}
+
+_PREDICTED_P95 = ("predict", "at_rate", "latency", "p95_ms")
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ TARGETS = (
     Target("Start-up to SERVING", ("start_up", "most_seconds"), 30.0),
     Target("10,000 tenants' models: p95 beside that with one", (MODELS, "p95_many_over_one"), 2.0),
     Target("10,000 tenants' models: a change takes effect, s", (MODELS, "change", "most_s"), 2.0),
+    Target("Failures of 2,000 tests, p95 ms (required)", (TESTS, "tests_2000", *_PREDICTED_P95), 100.0),
+    Target("Failures of 2,000 tests, p95 ms (aimed at)", (TESTS, "tests_2000", *_PREDICTED_P95), 30.0),
+    Target("Failures of 10,000 tests, p95 ms", (TESTS, "tests_10000", *_PREDICTED_P95), 150.0),
     Target("Resident memory of the server after load", ("memory", "after_load", "rss_mb"), 512.0),
 )
 

@@ -1,8 +1,7 @@
-"""The report page: one HTML file that needs nothing else."""
+"""The report of the replayed builds."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,104 +10,72 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from conductor_workbench.demo.page import LAYOUT, Cell, page, table, tiles, write_page
 from conductor_workbench.replay.naive import RULES
 from conductor_workbench.replay.scores import Answer
 
 _COLOURS = {"model": "#1f6feb", "band": "rgba(31,111,235,0.18)", "actual": "#24292f", "miss": "#cf222e"}
 _ROLLING = 50
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Conductor: replay report</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #24292f; max-width: 1100px; margin: 2rem auto; padding: 0 1rem }}
-h1 {{ margin-bottom: 0 }} .sub {{ color: #57606a; margin-top: 0 }}
-table {{ border-collapse: collapse; width: 100% }} th, td {{ text-align: right; padding: .3rem .6rem }}
-th:first-child, td:first-child {{ text-align: left }} tr + tr td {{ border-top: 1px solid #d0d7de }}
-th {{ border-bottom: 2px solid #d0d7de; font-weight: 600 }} .good {{ color: #1a7f37 }} .bad {{ color: #9a6700 }}
-.tiles {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0 }}
-.tile {{ flex: 1 1 150px; border: 1px solid #d0d7de; border-radius: 8px; padding: .8rem 1rem }}
-.tile b {{ display: block; font-size: 1.5rem }} .tile span {{ color: #57606a }}
-</style></head><body>
-<h1>How long will the build take?</h1>
-<p class="sub">{source}. The last fifth of each tenant's builds was asked for at the moment each was queued, through the
-generated client; its outcome was told when it ended, never earlier. {finished}.</p>
-<div class="tiles">{tiles}</div>
-<h2>Error beside the naive rules</h2>
-<p>Builds that passed; mean absolute error in seconds. The naive rules know the same past.</p>
-{table}
-<p>{others}</p>
-{plots}
-</body></html>
-"""
-
 
 def write_report(summary: dict[str, Any], answers: Sequence[Answer], path: Path) -> None:
     """Write the page to ``path``, whole or not at all."""
-    figures = [
+    sections: list[tuple[str, str | go.Figure]] = [
+        ("Error beside the naive rules", _errors(summary["replay"]["projects"])),
         ("Predictions with their intervals over time", _predictions(answers)),
         ("Errors: share of builds within a relative error", _error_curves(answers)),
         (f"Coverage of the interval over time (share of the latest {_ROLLING})", _coverage(answers)),
         ("Where the milliseconds went", _milliseconds(summary["load"])),
     ]
-    plots = ""
-    for number, (title, figure) in enumerate(figures):
-        body = figure.to_html(
-            full_html=False,
-            include_plotlyjs="inline" if number == 0 else False,
-            config={"displayModeBar": False},  # it hides the legend; dragging zooms without it
-        )
-        plots += f"<h2>{html.escape(title)}</h2>\n{body}\n"
-    page = _PAGE.format(
-        source=html.escape(summary["data"]["source"]),
-        finished=html.escape(f"Made {summary['finished_time'][:16].replace('T', ' ')} UTC"),
-        tiles=_tiles(summary),
-        table=_table(summary["replay"]["projects"]),
-        others=_others(summary["replay"]["projects"]),
-        plots=plots,
+    text = page(
+        title="How long will the build take?",
+        subtitle=f"{summary['data']['source']}. The last fifth of each tenant's builds was asked for when it was "
+        "queued, through the generated client; its outcome was told when it ended, never earlier.",
+        finished=summary["finished_time"],
+        head=tiles(_tiles(summary)),
+        sections=sections,
     )
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    write_page(text, path)
 
 
-def _tiles(summary: dict[str, Any]) -> str:
+def _tiles(summary: dict[str, Any]) -> list[tuple[str, str]]:
     overall, load = summary["replay"]["overall"], summary["load"]
     lowest, highest = overall.get("coverage_range", (float("nan"), float("nan")))
     compared = f"{overall.get('projects_better_than_best_naive', 0)} of {overall.get('projects_compared', 0)}"
-    tiles = [
+    return [
         (f"{overall.get('median_mape', float('nan')):.1%}", "MAPE, median over projects"),
         (compared, "projects better than the best naive rule"),
         (f"{lowest:.0%}–{highest:.0%}", "covered by the 90 % interval"),
         (f"{load['latency_seconds']['p95'] * 1e3:.1f} ms", f"p95 at {load['rate']:g} requests a second"),
         (f"{overall['answered']:,} / {overall['asked']:,}", "answered"),
     ]
-    return "".join(f'<div class="tile"><b>{value}</b><span>{html.escape(label)}</span></div>' for value, label in tiles)
 
 
-def _table(projects: dict[str, Any]) -> str:
-    head = "".join(
-        f"<th>{name}</th>"
-        for name in ("project", "builds", "MAPE", "MdAPE", "model", *RULES, "model / best rule", "in 90 %", "width")
-    )
-    rows = ""
+def _errors(projects: dict[str, Any]) -> str:
+    head = ("project", "builds", "MAPE", "MdAPE", "model", *RULES, "model / best rule", "in 90 %", "width")
+    rows: list[list[Cell]] = []
     for name, project in projects.items():
         if "model" not in project:
             continue
         model, naive, interval = project["model"], project.get("naive", {}), project["interval"]
         ratio = project.get("mae_over_best_naive", float("nan"))
-        cells = [
-            f"{project['passed']:,}",
-            f"{model['mape']:.1%}",
-            f"{model['mdape']:.1%}",
-            f"{model['mae_seconds']:.1f}",
-            *(f"{naive[rule]['mae_seconds']:.1f}" if rule in naive else "–" for rule in RULES),
-            f'<span class="{"good" if ratio <= 1 else "bad"}">{ratio:.3f}</span>',
-            f"{interval['coverage']:.1%}",
-            f"{interval['mean_relative_width']:.0%}",
-        ]
-        rows += f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
-    return f"<table><tr>{head}</tr>{rows}</table>"
+        rows.append(
+            [
+                name,
+                f"{project['passed']:,}",
+                f"{model['mape']:.1%}",
+                f"{model['mdape']:.1%}",
+                f"{model['mae_seconds']:.1f}",
+                *(f"{naive[rule]['mae_seconds']:.1f}" if rule in naive else "–" for rule in RULES),
+                (f"{ratio:.3f}", "good" if ratio <= 1 else "bad"),
+                f"{interval['coverage']:.1%}",
+                f"{interval['mean_relative_width']:.0%}",
+            ]
+        )
+    return (
+        "<p>Builds that passed; mean absolute error in seconds. The naive rules know the same past.</p>"
+        f"{table(head, rows)}<p>{_others(projects)}</p>"
+    )
 
 
 def _others(projects: dict[str, Any]) -> str:
@@ -156,7 +123,7 @@ def _predictions(answers: Sequence[Answer]) -> go.Figure:
             )  # fmt: skip
         shown = np.percentile([answer.actual_seconds or 0.0 for answer in judged] + upper, 99)
         figure.update_yaxes(title_text="seconds", range=[0, float(shown) * 1.15], row=row, col=1)
-    figure.update_layout(height=300 * max(len(projects), 1) + 60, **_layout())
+    figure.update_layout(height=300 * max(len(projects), 1) + 60, **LAYOUT)
     return figure
 
 
@@ -180,7 +147,7 @@ def _error_curves(answers: Sequence[Answer]) -> go.Figure:
             )  # fmt: skip
         figure.update_xaxes(range=[0, 0.5], tickformat=".0%", row=1, col=column)
     figure.update_yaxes(tickformat=".0%", range=[0, 1.02])
-    figure.update_layout(height=380, **_layout())
+    figure.update_layout(height=380, **LAYOUT)
     return figure
 
 
@@ -201,7 +168,7 @@ def _coverage(answers: Sequence[Answer]) -> go.Figure:
     figure.add_hline(y=0.9, line_dash="dot")
     figure.update_xaxes(title_text="share of the replayed builds", tickformat=".0%")
     figure.update_yaxes(tickformat=".0%", range=[0.5, 1.02])
-    figure.update_layout(height=380, **_layout())
+    figure.update_layout(height=380, **LAYOUT)
     return figure
 
 
@@ -223,13 +190,5 @@ def _milliseconds(load: dict[str, Any]) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title_text="milliseconds")
     figure.update_yaxes(autorange="reversed")
-    figure.update_layout(height=120 + 60 * len(names), barmode="group", **_layout())
+    figure.update_layout(height=120 + 60 * len(names), barmode="group", **LAYOUT)
     return figure
-
-
-def _layout() -> dict[str, Any]:
-    return {
-        "template": "plotly_white",
-        "margin": {"l": 60, "r": 20, "t": 70, "b": 40},
-        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.04, "xanchor": "right", "x": 1.0},
-    }
