@@ -152,6 +152,7 @@ def test_what_stands_twice_is_named():
 
 def test_of_many_the_first_are_told():
     assert len(rules.violations(predict(test_ids=[""] * 20_000))) == 50
+    assert len(Names(20_000, 512).check([""] * 20_000, "f")) == 50  # the others are not even made
 
 
 _WORD = st.sampled_from(["a", "b", "", "\0", "c" * 5, "d" * 6])

@@ -21,16 +21,16 @@ from conductor.testing.v1.test_order_pb2 import PrioritizeTestsRequest
 from conductor.testing.v1.test_selection_pb2 import SelectTestsRequest
 from conductor_features.changes.changed_file import Change, ChangedFile
 from conductor_features.changes.diff import parse_diff
+from conductor_model_store.promise import calibrate
 from conductor_rpc import names
 from conductor_rpc.exceptions import NoPrediction
 from conductor_server.servicers.testing import SERVICE_NAME
 from conductor_server.testing import answers
 from conductor_server.testing.answers import FlakyStatus
 from conductor_server.testing.questions import ChangeTold, MissRate, SelectionRules, TimeShare
-from faults.scene import until
 from rpc.harness import failure
 from rpc.traced import Traced
-from server.testing_fakes import FACTS, KNOWN, ORIGIN, PROMISE, Minds, asking
+from server.testing_fakes import FACTS, KNOWN, ORIGIN, PROMISE, Minds, asking, idle
 
 RUN = {"repository": "shop/web", "commit_sha": "abc", "test_ids": ["b", "a", "c"]}
 DIFF = b"diff --git a/src/a.py b/src/a.py\n--- a/src/a.py\n+++ b/src/a.py\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n"
@@ -189,12 +189,17 @@ async def test_a_selection():
 
 
 async def test_a_promise_that_runs_everything_has_no_threshold():
+    too_few = calibrate([], 0.05)
     minds = Minds(promise=answers.Promise(0.05, answers.Ground.NO_CALIBRATION))
     async with asking(minds) as (stub, _):
-        promise = (await stub.SelectTests(of_run(SelectTestsRequest, miss_rate=0.05))).promise
-    assert (promise.basis, promise.miss_rate, promise.calibration_run_count) == (5, 0.05, 0)
-    assert not promise.HasField("threshold")
-    assert not promise.HasField("realised")
+        nothing = (await stub.SelectTests(of_run(SelectTestsRequest, miss_rate=0.05))).promise
+        minds.promise = answers.Promise(0.05, answers.Ground.TOO_FEW_RUNS, too_few)
+        little = (await stub.SelectTests(of_run(SelectTestsRequest, miss_rate=0.05))).promise
+    assert (nothing.basis, nothing.miss_rate, nothing.calibration_run_count) == (5, 0.05, 0)
+    assert (little.basis, little.level) == (2, 0.05)
+    for promise in (nothing, little):
+        assert not promise.HasField("threshold")
+        assert not promise.HasField("realised")
 
 
 async def test_an_order_comes_in_parts_the_first_of_it_first():
@@ -233,11 +238,11 @@ async def test_who_goes_away_gets_no_further_part():
         assert (await call.read()).total_count == 8_000
         assert server.in_flight_count == 1
         call.cancel()
-        await until(lambda: not server.in_flight_count, 5, "the call's end")
+        await idle(server)
         late = stub.PrioritizeTests(request, timeout=0.5)
         assert (await late.read()).total_count == 8_000
         await asyncio.sleep(0.6)  # nobody reads until its time is over
-        await until(lambda: not server.in_flight_count, 5, "the call's end")
+        await idle(server)
         assert await late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
@@ -305,7 +310,7 @@ async def test_a_page_token_holds_for_its_list_only():
 
 async def test_a_failure_is_judged():
     minds = Minds()
-    counts = {"attempt_count": 3, "passed_attempt_count": 2, "failed_test_count": 1, "executed_test_count": 50}
+    counts = {"attempt_count": 3, "passed_attempt_count": 0, "failed_test_count": 1, "executed_test_count": 50}
     run = {"repository": "shop/web", "diff": DIFF}
     request = of_run(ClassifyFailureRequest, run=run, test_id="t", failure_message="timed out", **counts)
     request.duration.FromMilliseconds(1_250)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -143,3 +145,11 @@ async def asking(minds: Minds, telemetry: Telemetry = OFF, **settings: Any) -> A
             yield stubs.TestIntelligenceServiceStub(channel), server
     finally:
         await server.stop()
+
+
+async def idle(server: RpcServer, seconds: float = 5.0) -> None:
+    """Wait until nothing is under way there."""
+    deadline = time.monotonic() + seconds
+    while server.in_flight_count:
+        assert time.monotonic() < deadline, server.in_flight_count
+        await asyncio.sleep(0.01)

@@ -32,7 +32,6 @@ from conductor_server.testing.answers import (
     FlakyFacts,
     FlakyOne,
     FlakyPage,
-    Ground,
     Ordered,
     Predicted,
     Promise,
@@ -159,7 +158,7 @@ def _fill_promise(told: SelectionPromise, promise: Promise) -> None:
     if (threshold := promise.threshold) is not None:
         told.level = threshold.level
         told.calibration_run_count = threshold.cycle_count
-        if promise.ground is Ground.CALIBRATED and not threshold.selects_everything:
+        if not threshold.selects_everything:
             told.threshold = threshold.score
     if promise.calibrated_until_seconds is not None:
         set_seconds(told.calibration_end_time, promise.calibrated_until_seconds)
