@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 
-import numpy as np
 import redis
 
 from conductor.model.v1.model_manifest_pb2 import ModelManifest
@@ -25,9 +24,11 @@ from conductor_server.models.registry import Registry
 from conductor_server.models.served_model import ServedModel
 from conductor_server.models.shared_graphs import SharedParts
 from conductor_server.settings import ServerSettings
+from conductor_server.testing import flakiness
+from conductor_server.testing.flakiness import Flakiness
 from conductor_server.testing.intelligence import VIEWS as ALWAYS_READ
 from conductor_server.testing.intelligence import TestIntelligence
-from conductor_server.testing.questions import TEST_FAILURE, TestRun
+from conductor_server.testing.questions import TEST_FAILURE, TEST_FLAKINESS, TestRun
 from conductor_training import bundles
 from conductor_training.test_failure.backtest import fit_correction
 from conductor_training.test_failure.calibration import BetaCalibration
@@ -132,6 +133,7 @@ class Serving:
     """The domain, and the models that it asks."""
 
     intelligence: TestIntelligence
+    flakiness: Flakiness
     registry: Registry
 
     def put(self, one: LoadedModel, channel: str = CHAMPION) -> ServedModel:
@@ -146,14 +148,17 @@ async def serving(
     redis_url: str, *models: LoadedModel, telemetry: Telemetry = OFF, **settings: object
 ) -> AsyncIterator[Serving]:
     """Test intelligence with these models as champions."""
-    patience = {"feature_timeout_seconds": 2.0, "test_feature_timeout_seconds": 2.0}  # these share two cores with others
+    patience = {
+        "feature_timeout_seconds": 2.0,
+        "test_feature_timeout_seconds": 2.0,
+    }  # these share two cores with others
     made = ServerSettings(insecure=True, redis_url=redis_url, **{**patience, **settings})
-    registry = Registry({TEST_FAILURE: ALWAYS_READ}, memory_budget_bytes=1 << 30)
+    registry = Registry({TEST_FAILURE: ALWAYS_READ, TEST_FLAKINESS: flakiness.VIEWS}, memory_budget_bytes=1 << 30)
     async with (
         OnlineReader(redis_url, made.feature_timeout_seconds) as reader,
-        test_intelligence(made, reader, registry, telemetry) as intelligence,
+        test_intelligence(made, reader, registry, telemetry) as tests,
     ):
-        one = Serving(intelligence, registry)
+        one = Serving(tests.intelligence, tests.flakiness, registry)
         for each in models:
             one.put(each)
         yield one
