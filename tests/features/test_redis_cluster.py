@@ -22,15 +22,19 @@ from conductor_features.clients import FAILURES, cluster_of, mget, open_client, 
 from conductor_features.feast_store import apply, open_store
 from conductor_features.filling import replaying_mark
 from conductor_features.keys import PREFIX, entity_key
+from conductor_features.listing import listing_key
+from conductor_features.listings import Listed, Listings, read_lists
 from conductor_features.reader import OnlineReader, OnlineStoreUnavailable
 from conductor_features.rows import ABSENT, UNFILLED, FeatureRow, Missing, to_microseconds
-from conductor_features.views import BUILD_VIEWS, PIPELINE_BUILDS, TENANT_LOAD, VIEWS, View
+from conductor_features.views import BUILD_VIEWS, PIPELINE_BUILDS, TENANT_LOAD, TEST_HISTORY, VIEWS, View
 from conductor_features.writer import WriteResult, write_rows
 from conductor_warehouse import schema
 from conductor_warehouse.ingestion import ingest
 from conductor_warehouse.tailing_writer import TailingWriter
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedRedisCluster
+from warehouse.catalogue import random_events
 from warehouse.histories import events_of, latest_rows, random_history
+from warehouse.lists import LISTED, logged_lists, online_lists
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 FIELDS = len(PIPELINE_BUILDS.fields)
@@ -61,6 +65,7 @@ def warehouse_url(embedded_postgres: EmbeddedPostgres) -> str:
     schema.migrate(url)
     with psycopg.connect(url, autocommit=True) as connection:
         ingest(connection, events_of(random_history(seed=50, count=80)))
+        ingest(connection, [event for event in random_events(21, 100) if b"test.completed" in event])
     return url
 
 
@@ -185,10 +190,11 @@ def test_materialize_fills_and_rebuilds_what_feast_and_the_server_read(
 
     materialize()
     assert stored() == logged
+    lists = logged_lists(warehouse_url)
     flush(cluster.nodes[1])
-    assert 0 < len(stored()) < len(logged)
+    assert 0 < len(stored()) < len(logged) and 0 < len(online_lists(cluster.url, lists)) < len(lists)
     materialize()
-    assert stored() == logged
+    assert stored() == logged and online_lists(cluster.url, lists) == lists
     store = open_store(warehouse_url, cluster.url, registry)
     apply(store)
     asked = [one for view, one in logged if view is PIPELINE_BUILDS]
@@ -201,6 +207,40 @@ def test_materialize_fills_and_rebuilds_what_feast_and_the_server_read(
         np.testing.assert_array_equal(values, np.frombuffer(logged[PIPELINE_BUILDS, one][1]))
     store.teardown()
     assert count_keys(cluster) == [0, 0, 0]
+
+
+async def test_lists_are_kept_and_read_across_nodes(cluster: EmbeddedRedisCluster, warehouse_url: str) -> None:
+    lists = logged_lists(warehouse_url)
+    writer = TailingWriter(warehouse_url, cluster.url)
+    async with OnlineReader(cluster.url, timeout_seconds=PATIENT) as reader:
+        for view in LISTED:  # the first was never connected
+            owners = [owner for key, owner in lists if key == view.key]
+            assert await read_lists(reader, view, owners) == [UNFILLED] * len(owners)
+            await asyncio.to_thread(writer.catch_up)
+            found = await read_lists(reader, view, [*owners, ("acme", "no", "such")[: len(view.listed_by)]])
+            assert [set(members) for members in found[:-1] if not isinstance(members, Missing)] == [
+                set(lists[view.key, owner]) for owner in owners
+            ]
+            assert found[-1] == []
+            for node in cluster.nodes:
+                flush(node)
+        await asyncio.to_thread(writer.catch_up)
+        of = next(owner for key, owner in lists if key == TEST_HISTORY.key)
+        listed = await Listings(reader).get(TEST_HISTORY, of, PATIENT)
+        assert isinstance(listed, Listed) and listed.whole
+        block = await reader.read_keyed_block(TEST_HISTORY, listed.keys, listed.identities)
+        assert listed.members == sorted(lists[TEST_HISTORY.key, of]) and block.ok.all()
+        with open_client(cluster.url, PATIENT) as client:
+            client.set(listing_key(TEST_HISTORY, of), b"not a list")
+            assert (await read_lists(reader, TEST_HISTORY, [of])) == [Missing("corrupt: no list")]
+            row = (*of, listed.members[0]), NOW, np.zeros(len(TEST_HISTORY.fields))
+            write_rows(client, TEST_HISTORY, [row])
+            assert mget(client, position_keys(client, TEST_HISTORY.key)) == [None] * len(cluster.nodes)
+        assert await read_lists(reader, TEST_HISTORY, [of]) == [[listed.members[0]]]
+        await asyncio.to_thread(writer.catch_up)
+        [found_again] = await read_lists(reader, TEST_HISTORY, [of])
+        assert not isinstance(found_again, Missing) and set(found_again) == set(listed.members)
+        assert reader.statistics.disconnects == 0
 
 
 async def test_waiting_requests_share_round_trips_and_get_their_own_rows(cluster: EmbeddedRedisCluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from conductor_features.reader import OnlineReader
 from conductor_features.views import PATH_CHANGES, TEST_HISTORY, TEST_PATH_AFFINITY, VIEWS
 from conductor_features.writer import write_rows
 from conductor_model_store import CHAMPION, LoadedModel, ModelScope
+from conductor_rpc.call import NO_DEADLINE
 from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_server.app import test_intelligence
 from conductor_server.models.registry import Registry
@@ -25,6 +27,7 @@ from conductor_server.models.served_model import ServedModel
 from conductor_server.models.shared_graphs import SharedParts
 from conductor_server.settings import ServerSettings
 from conductor_server.testing import flakiness
+from conductor_server.testing.answers import Impact, Predicted
 from conductor_server.testing.flakiness import Flakiness
 from conductor_server.testing.intelligence import VIEWS as ALWAYS_READ
 from conductor_server.testing.intelligence import TestIntelligence
@@ -168,3 +171,15 @@ def run_at(moment: float, **more: object) -> TestRun:
     """A run that begins then, of a caller who names that time."""
     made = TestRun("acme", REPOSITORY, round(moment * 1e6), past_only=True)
     return replace(made, **more)  # type: ignore[arg-type]
+
+
+async def answered(server: Serving, asked: TestRun, impact: Impact) -> Predicted:
+    """An answer with the graph known like that; until then it is being loaded."""
+    async with asyncio.timeout(10):
+        while True:
+            answer = await server.intelligence.predict(asked, 2, NO_DEADLINE)
+            if answer.basis.impact is impact:
+                return answer
+            assert answer.basis.impact is Impact.LOADING
+            assert answer.explanations[0].impact is None
+            await asyncio.sleep(0.01)

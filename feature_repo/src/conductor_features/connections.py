@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import hiredis
 from redis.asyncio import ConnectionPool, RedisCluster
@@ -17,7 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from conductor_features.clients import FAILURES, cluster_of, node_tags
 from conductor_features.filling import position_key
-from conductor_features.listing import ListRange
+from conductor_features.listing import ListCommand
 
 _MGET_KEYS = 1_000
 """More keys than this are asked for in several commands of one round trip, so that Redis serves others in between."""
@@ -26,7 +26,7 @@ _GOODBYE_SECONDS = 0.005
 
 
 Values = list[bytes | None]
-Members = list[list[bytes] | None]
+Replies = list[Any]
 
 
 class StoreConnection(Protocol):
@@ -41,8 +41,8 @@ class StoreConnection(Protocol):
     async def ping(self) -> None:
         """See that it still answers."""
 
-    async def fetch(self, keys: Sequence[bytes], lists: Sequence[ListRange] = ()) -> tuple[Values, Members]:
-        """Values in the order of their keys, and of each list its members; None for what is no list.
+    async def fetch(self, keys: Sequence[bytes], lists: Sequence[ListCommand] = ()) -> tuple[Values, Replies]:
+        """Values in the order of their keys, and answers about lists; None about what is no list.
 
         What comes first on a node was read there first, the values before the lists.
         """
@@ -88,22 +88,25 @@ class _Single:
         await self._connection.send_packed_command(_pack(b"PING"), check_health=False)
         await self._connection.read_response(disable_decoding=True)
 
-    async def fetch(self, keys: Sequence[bytes], lists: Sequence[ListRange] = ()) -> tuple[Values, Members]:
+    async def fetch(self, keys: Sequence[bytes], lists: Sequence[ListCommand] = ()) -> tuple[Values, Replies]:
         chunks = [keys[at : at + _MGET_KEYS] for at in range(0, len(keys), _MGET_KEYS)]
-        commands = [_pack(b"MGET", *chunk) for chunk in chunks] + [_pack(*one.command()) for one in lists]
         stored: Values = []
-        await self._connection.send_packed_command(b"".join(commands), check_health=False)
+        for chunk in chunks:  # Redis is at the first while the next is packed
+            await self._connection.send_packed_command(_pack(b"MGET", *chunk), check_health=False)
+        if lists:
+            command = b"".join([_pack(*one.arguments) for one in lists])
+            await self._connection.send_packed_command(command, check_health=False)
         for _ in chunks:
             stored += await self._connection.read_response(disable_decoding=True)
         if len(stored) != len(keys):
             raise RedisError(f"{len(stored)} values for {len(keys)} keys")
-        return stored, [await self._members() for _ in lists]
+        return stored, [await self._reply() for _ in lists]
 
-    async def _members(self) -> list[bytes] | None:
+    async def _reply(self) -> Any:
         try:
-            return _members_or_none(await self._connection.read_response(disable_decoding=True))
-        except ResponseError as error:  # the reply was read, so the connection is as good as before
-            return _members_or_none(error)
+            return await self._connection.read_response(disable_decoding=True)
+        except ResponseError as error:  # it was read, so the connection is as good as before
+            return _none_for_no_list(error)
 
     def position_keys(self, view_key: str) -> Sequence[bytes]:
         return (position_key(view_key),)
@@ -140,17 +143,17 @@ class _Cluster:
         # A read on each node: PING is answered also by those who serve nothing, because another is missing.
         await self.fetch([b"{%b}" % tag for tag in self._tags])
 
-    async def fetch(self, keys: Sequence[bytes], lists: Sequence[ListRange] = ()) -> tuple[Values, Members]:
+    async def fetch(self, keys: Sequence[bytes], lists: Sequence[ListCommand] = ()) -> tuple[Values, Replies]:
         assert self._client is not None  # noqa: S101 - the reader connects first
         unique = list(dict.fromkeys(keys))  # requests that share a round trip share their positions
         values = dict(zip(unique, await self._client.mget_nonatomic(unique), strict=True))
         if not lists:
             return [values[key] for key in keys], []
         pipeline = self._client.pipeline()
-        for one in lists:
-            pipeline.execute_command(*one.command())
-        members = await pipeline.execute(raise_on_error=False)
-        return [values[key] for key in keys], [_members_or_none(found) for found in members]
+        for (name, *arguments), _ in lists:
+            pipeline.execute_command(name.decode(), *arguments)
+        replies = await pipeline.execute(raise_on_error=False)
+        return [values[key] for key in keys], [_none_for_no_list(reply) for reply in replies]
 
     def position_keys(self, view_key: str) -> Sequence[bytes]:
         return [position_key(view_key, tag) for tag in self._tags]
@@ -163,8 +166,8 @@ class _Cluster:
                     await client.aclose()
 
 
-def _members_or_none(reply: list[bytes] | Exception) -> list[bytes] | None:
-    """What a list holds; None where something else stands in its place. Raises any other error."""
+def _none_for_no_list(reply: Any) -> Any:
+    """The reply; None where something else stands in a list's place. Raises any other error."""
     if not isinstance(reply, Exception):
         return reply
     if str(reply).startswith("WRONGTYPE"):

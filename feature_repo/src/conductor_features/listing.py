@@ -22,18 +22,13 @@ Identities = NDArray[np.uint8]
 """Fingerprints of keys, shape ``[n, 16]``."""
 
 
-class ListRange(NamedTuple):
-    """What is read of a list: its newest members, the newest first."""
+class ListCommand(NamedTuple):
+    """A question about one list."""
 
-    key: bytes
-    since: float
-    """Epoch seconds; older ones are left out."""
-    limit: int
-
-    def command(self) -> tuple[bytes, ...]:
-        """As Redis takes it."""
-        since = repr(self.since).encode()
-        return b"ZRANGE", self.key, b"+inf", since, b"BYSCORE", b"REV", b"LIMIT", b"0", b"%d" % self.limit
+    arguments: tuple[bytes, ...]
+    """As Redis takes them."""
+    size: int = 1
+    """As many values its answer has at most."""
 
 
 def listing_key(view: View, owner: Owner) -> bytes:

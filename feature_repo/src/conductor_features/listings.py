@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from conductor_features.keyed import Keyed, keyed
+from conductor_features.list_reading import ListState, read_members, read_state, texts
 from conductor_features.listing import Owner, listing_key
 from conductor_features.reader import OnlineReader, OnlineStoreUnavailable
 from conductor_features.rows import ABSENT, LOADING, Missing
@@ -20,8 +21,6 @@ from conductor_features.views import View
 _LOG = logging.getLogger(__name__)
 UNAVAILABLE = Missing("unavailable")
 """The online store does not answer, and nothing is held."""
-_LEAST_SHARE = 100
-"""A list is read anew for at most a hundredth of the time, however long it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +36,10 @@ class Listed(Keyed):
 @dataclass(slots=True)
 class _Held:
     listed: Listed
-    byte_count: int
-    due: float
-    """When it is to be read anew, by the loop's clock."""
+    state: ListState
+    """As of before it was read."""
+    due: float = 0.0
+    """When it is to be looked at again, by the loop's clock."""
 
 
 class Listings:
@@ -61,8 +61,8 @@ class Listings:
 
         Args:
             loader: reads the lists, which are too big for the others' connection and time limit.
-            refresh_seconds: an older list is read anew.
-            seen_within: members whose latest row is older are left out.
+            refresh_seconds: so often, at most, it is looked whether a list has changed.
+            seen_within: members whose latest row is that much older than the list's newest are left out.
             most_members: the newest so many of a list are held.
             byte_count: bound of what is held, about.
         """
@@ -111,59 +111,63 @@ class Listings:
         return task
 
     async def _bring(self, view: View, owner: Owner) -> Listed | Missing:
-        """What is held from now on."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        """What is held from now on, or why nothing is."""
+        of = view.key, owner
         found = await self._read(view, owner)
-        held = self._held.get((view.key, owner))
-        ended = loop.time()
-        due = ended + max(self._refresh_seconds, _LEAST_SHARE * (ended - began))
-        if isinstance(found, Listed):
-            self._hold((view.key, owner), _Held(found, found.byte_count, due))
-        elif found is ABSENT:
-            self._held.pop((view.key, owner), None)
-        elif held is not None:
-            held.due = due
-            return held.listed
-        return found
+        if isinstance(found, Missing):
+            if found is ABSENT:
+                self._held.pop(of, None)
+            if of not in self._held:
+                return found
+            found = self._held[of]
+        found.due = asyncio.get_running_loop().time() + self._refresh_seconds
+        self._hold(of, found)
+        return found.listed
 
-    async def _read(self, view: View, owner: Owner) -> Listed | Missing:
+    async def _read(self, view: View, owner: Owner) -> _Held | Missing:
+        held = self._held.get((view.key, owner))
         try:
-            [members], whole = await self._loader.read_lists(
-                view, [owner], self._most_members + 1, time.time() - self._seen_seconds
-            )
+            state = await read_state(self._loader, view, owner)
+            if isinstance(state, Missing):
+                return self._told(view, state)
+            if held is not None and held.state == state:
+                return held
+            # Of the list's own time: a repository that rests still has its tests. A row of the future moves nothing.
+            since = min(state.newest, time.time()) - self._seen_seconds
+            [members], whole = await read_members(self._loader, view, [owner], self._most_members + 1, since)
         except OnlineStoreUnavailable as error:
             _LOG.warning("a list of %s was not read: %s", view.key, error)
             return UNAVAILABLE
-        if isinstance(members, Missing):
-            if members.corrupt:
-                _LOG.warning("a list of %s is not used: %s", view.key, members.reason)
-            return members
-        held = self._held.get((view.key, owner))
-        if not members:
-            return ABSENT
-        return await asyncio.to_thread(
-            _listed, view, owner, members, whole, self._most_members, held.listed if held else None
-        )
+        if isinstance(members, Missing):  # what was there a moment ago is gone
+            return self._told(view, members)
+        state = state._replace(whole=state.whole and whole)
+        known = held.listed if held is not None else None
+        listed = await asyncio.to_thread(_listed, view, owner, members, state.whole, self._most_members, known)
+        return _Held(listed, state)
+
+    def _told(self, view: View, missing: Missing) -> Missing:
+        if missing.corrupt:
+            _LOG.warning("a list of %s is not used: %s", view.key, missing.reason)
+        return missing
 
     def _hold(self, of: tuple[str, Owner], held: _Held) -> None:
         self._held[of] = held
         self._held.move_to_end(of)
-        while len(self._held) > 1 and sum(one.byte_count for one in self._held.values()) > self._byte_count:
+        while len(self._held) > 1 and sum(one.listed.byte_count for one in self._held.values()) > self._byte_count:
             self._held.popitem(last=False)
 
 
 async def read_lists(
     reader: OnlineReader, view: View, owners: Sequence[Owner], limit_each: int = 1_000, since: float = -math.inf
 ) -> list[list[str] | Missing]:
-    """The newest members of owners' lists in one round trip, remembering nothing; see ``OnlineReader.read_lists``."""
-    lists, _ = await reader.read_lists(view, owners, limit_each, since)
-    return [found if isinstance(found, Missing) else _texts(found) for found in lists]
+    """The newest members of owners' lists in one round trip, remembering nothing; see ``read_members``."""
+    lists, _ = await read_members(reader, view, owners, limit_each, since)
+    return [found if isinstance(found, Missing) else texts(found) for found in lists]
 
 
 def _listed(view: View, owner: Owner, newest: Sequence[bytes], whole: bool, most: int, held: Listed | None) -> Listed:
     cut = len(newest) > most
-    names = _texts(newest[:most])
+    names = texts(newest[:most])
     if held is not None and not whole:
         # The store lost its data and is being filled: what was there a moment ago still is.
         names = list(dict.fromkeys([*names, *held.members]))
@@ -172,10 +176,3 @@ def _listed(view: View, owner: Owner, newest: Sequence[bytes], whole: bool, most
         return held
     found = keyed(view, owner, sorted(names), held)
     return Listed(found.members, found.index, found.keys, found.identities, cut=cut, whole=whole)
-
-
-def _texts(members: Sequence[bytes]) -> list[str]:
-    try:
-        return [member.decode() for member in members]
-    except UnicodeDecodeError:  # not of our writing, and no row's
-        return [text for member in members if "\ufffd" not in (text := member.decode(errors="replace"))]

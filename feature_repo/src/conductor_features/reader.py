@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -33,10 +32,10 @@ from numpy.typing import NDArray
 from conductor_features.blocks import RowBlock, RowState
 from conductor_features.clients import FAILURES
 from conductor_features.codec import CorruptValue, decode_block, decode_keyed_block, decode_or_reason, decode_rows
-from conductor_features.connections import Members, Values, open_connection
+from conductor_features.connections import Replies, Values, open_connection
 from conductor_features.filling import is_filled, is_listed
 from conductor_features.keys import REMEMBERED, entity_key
-from conductor_features.listing import Identities, ListRange, Owner, listing_key
+from conductor_features.listing import Identities, ListCommand
 from conductor_features.rows import ABSENT, UNFILLED, FeatureRow, Missing
 from conductor_features.tables import RowTable, TableLayout
 from conductor_features.views import View
@@ -86,13 +85,13 @@ class ReaderStatistics:
 @dataclass(slots=True)
 class _Waiting:
     keys: Sequence[bytes]
-    future: asyncio.Future[tuple[Values, Members]]
+    future: asyncio.Future[tuple[Values, Replies]]
     deadline: float
-    lists: Sequence[ListRange] = ()
+    lists: Sequence[ListCommand] = ()
 
     @property
     def size(self) -> int:
-        return len(self.keys) + sum(one.limit for one in self.lists)
+        return len(self.keys) + sum(one.size for one in self.lists)
 
 
 class OnlineReader:
@@ -252,34 +251,17 @@ class OnlineReader:
         self.statistics.corrupt += int((there & ~ok).sum())
         return RowBlock(values, event_time_us, state)
 
-    async def read_lists(
-        self, view: View, owners: Sequence[Owner], limit_each: int, since: float = -math.inf
-    ) -> tuple[list[list[bytes] | Missing], bool]:
-        """The newest members of owners' lists in one round trip, the newest first, and whether the lists are whole.
+    async def ask_lists(self, view: View, commands: Sequence[ListCommand]) -> tuple[Replies, bool]:
+        """Answers about lists of a view, None about what is no list; and whether the view's lists are whole.
 
-        Args:
-            view: one with lists.
-            owners: values of the view's ``listed_by``.
-            limit_each: at most so many of each.
-            since: epoch seconds; older ones are left out.
-
-        In place of a list that is not there stands UNFILLED where the view is being filled, else an empty one; in
-        place of what is no list, a corrupt :class:`Missing`. Raises as :meth:`read` does.
+        For :mod:`conductor_features.list_reading`. Raises as :meth:`read` does.
         """
-        ranges = [ListRange(listing_key(view, owner), since, limit_each) for owner in owners]
         positions = self._store.position_keys(view.key)
-        held, members = await self._exchanged(positions, ranges)
-        if owners and not positions:  # as in read
-            return await self.read_lists(view, owners, limit_each, since)
-        whole = all(map(is_listed, held))
-        lists: list[list[bytes] | Missing] = []
-        for found in members:
-            if found is None:
-                self.statistics.corrupt += 1
-                lists.append(Missing("corrupt: no list"))
-            else:
-                lists.append(found if found or whole else UNFILLED)
-        return lists, whole
+        held, replies = await self._exchanged(positions, commands)
+        if not positions:  # as in read
+            return await self.ask_lists(view, commands)
+        self.statistics.corrupt += replies.count(None)
+        return replies, all(map(is_listed, held))
 
     async def read_values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """What is stored under keys that are no view's, unchecked; raises :class:`OnlineStoreUnavailable`."""
@@ -288,7 +270,7 @@ class OnlineReader:
     async def _fetch(self, keys: Sequence[bytes]) -> Values:
         return (await self._exchanged(keys))[0]
 
-    async def _exchanged(self, keys: Sequence[bytes], lists: Sequence[ListRange] = ()) -> tuple[Values, Members]:
+    async def _exchanged(self, keys: Sequence[bytes], lists: Sequence[ListCommand] = ()) -> tuple[Values, Replies]:
         self.statistics.reads += 1
         if not keys and not lists:
             return [], []

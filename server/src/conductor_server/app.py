@@ -84,7 +84,8 @@ async def application(
         comparison = await stack.enter_async_context(Comparison(telemetry, guard.judge))
         features = OnlineFeatures(reader, telemetry)
         predictor = build_duration.BuildDurationPredictor(registry, features, telemetry, comparison)
-        tests = await stack.enter_async_context(test_intelligence(settings, reader, registry, telemetry))
+        # For testing_service(tests, flakiness, telemetry).
+        _tests = await stack.enter_async_context(test_intelligence(settings, reader, registry, telemetry))
         watch = store.watch()
         control = ModelControl(store, watch, registry.predictors)
         tensor_models = ServingModels(registry, registry.predictors)
@@ -92,7 +93,6 @@ async def application(
             prediction_service(predictor, telemetry, lambda: server.item_streams),
             inference_service(tensor_models, telemetry, lambda: server.is_serving),
             model_service(control, comparison, lambda: server.is_serving),
-            # testing_service(tests.intelligence, tests.flakiness, telemetry)
         ]
         server = RpcServer(settings, services, telemetry=telemetry, share_port=share_port)
         stack.push_async_callback(server.admin.stop)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from itertools import chain
+from functools import partial
+from itertools import chain, compress, repeat
 
 import numpy as np
 
@@ -58,19 +59,14 @@ class ChangedPaths:
         """Tests that failed with each path, and whether some could not be read."""
         owners = [(run.tenant_id, run.repository, path) for path in paths]
         lists = await self._blocks.lists(TEST_PATH_AFFINITY, owners, _MOST_PAIRS // len(paths), until)
-        of_path = [
-            [] if isinstance(found, Missing) else [test for test in found if test in tests.index] for found in lists
-        ]
-        keys = list(
-            chain.from_iterable(
-                member_keys(TEST_PATH_AFFINITY, owner, found) for owner, found in zip(owners, of_path, strict=True)
-            )
-        )
+        found = [[] if isinstance(one, Missing) else one for one in lists]
+        places = [np.fromiter(map(tests.index.get, one, repeat(-1)), np.intp, len(one)) for one in found]
+        # Tests that are no candidates are not asked for.
+        members = [list(compress(one, its >= 0)) for one, its in zip(found, places, strict=True)]
+        places = [its[its >= 0] for its in places]
+        keys = list(chain.from_iterable(map(partial(member_keys, TEST_PATH_AFFINITY), owners, members)))
         rows = await self._blocks.rows(TEST_PATH_AFFINITY, keys, identities_of(keys), until)
         rows = rows.known_at(run.moment_us, past_only=run.past_only, of_any_age=True)
-        counts = np.split(rows.field("failure_count"), np.cumsum([len(found) for found in of_path])[:-1])
-        lost = any(isinstance(found, Missing) for found in lists) or bool(rows.unreadable.any())
-        return [
-            PathFailures(np.array([tests.index[test] for test in found], np.intp), its_counts)
-            for found, its_counts in zip(of_path, counts, strict=True)
-        ], lost
+        counts = np.split(rows.field("failure_count"), np.cumsum([len(its) for its in places])[:-1])
+        lost = any(isinstance(one, Missing) for one in lists) or bool(rows.unreadable.any())
+        return list(map(PathFailures, places, counts)), lost

@@ -71,12 +71,12 @@ def fill(response: PredictBuildDurationResponse, prediction: Prediction) -> None
     if prediction.oldest_feature_age_seconds is not None:
         _set(provenance.oldest_feature_age, prediction.oldest_feature_age_seconds)
     add = response.contributions.add
-    for feature, value, effect in prediction.contributions:
+    for feature, value, effect_seconds in prediction.contributions:
         told = add()
         told.feature = feature
         if math.isfinite(value):
             told.value = value
-        _set(told.effect_duration, effect)
+        _set(told.effect_duration, effect_seconds)
 
 
 @lru_cache(maxsize=256)

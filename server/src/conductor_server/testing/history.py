@@ -11,7 +11,7 @@ PRIOR_RUNS = 0.5
 
 
 def never_ran(history: Rows) -> Mask:
-    """Of each test whether no result of it is known: there is no row, an old one, or one of nothing but skipped ones."""
+    """Of each test whether no result is known: there is no row, an old one, or one of skipped results only."""
     return ~history.unreadable & ~(history.field("run_count") > 0)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import replace
 
-from conductor_model_store.promise import EVERYTHING, Reason, Replay, Threshold
+from conductor_model_store.promise import EVERYTHING, Reason, Replay
 from conductor_server.prediction.answers import Method, Origin, Variant
 from conductor_server.prediction.ports import Model, Route
 from conductor_server.testing.answers import Ground, Promise, Realised
@@ -44,7 +44,7 @@ class Promises:
         if model is None:
             return Promise(alpha, Ground.NO_CALIBRATION)
         replay = await self._replay(model, alpha)
-        return _promise(replay, alpha, moment_us / 1e6, self._maximum_age_seconds)
+        return promise_at(replay, alpha, moment_us / 1e6, self._maximum_age_seconds)
 
     async def _replay(self, model: Model, alpha: float) -> Replay:
         # The same graph may come with another calibration: the version is that of both.
@@ -68,7 +68,8 @@ def _calibrated(route: Route, origin: Origin, tenant_id: str) -> Model | None:
     return model if own and model.past_cycles is not None else None
 
 
-def _promise(replay: Replay, alpha: float, moment: float, maximum_age_seconds: float) -> Promise:
+def promise_at(replay: Replay, alpha: float, moment: float, maximum_age_seconds: float) -> Promise:
+    """What may be promised at a moment, in epoch seconds, by runs that had ended before it."""
     known = replay.known(moment)
     threshold = replay.threshold(moment)
     if not known:
@@ -82,9 +83,5 @@ def _promise(replay: Replay, alpha: float, moment: float, maximum_age_seconds: f
     )
     ground = _GROUNDS[threshold.reason]
     if moment - until > maximum_age_seconds:
-        ground, threshold = Ground.TOO_OLD, _without_score(threshold)
+        ground, threshold = Ground.TOO_OLD, replace(threshold, score=EVERYTHING)
     return Promise(alpha, ground, threshold, until, realised)
-
-
-def _without_score(threshold: Threshold) -> Threshold:
-    return replace(threshold, score=EVERYTHING)
