@@ -26,10 +26,12 @@ from conductor_server.models.registry import Registry
 from conductor_server.models.served_model import ServedModel
 from conductor_server.models.shared_graphs import SharedParts
 from conductor_server.settings import ServerSettings
+from conductor_server.testing import flakiness
 from conductor_server.testing.answers import Impact, Predicted
+from conductor_server.testing.flakiness import Flakiness
 from conductor_server.testing.intelligence import VIEWS as ALWAYS_READ
 from conductor_server.testing.intelligence import TestIntelligence
-from conductor_server.testing.questions import TEST_FAILURE, TestRun
+from conductor_server.testing.questions import TEST_FAILURE, TEST_FLAKINESS, TestRun
 from conductor_training import bundles
 from conductor_training.test_failure.backtest import fit_correction
 from conductor_training.test_failure.calibration import BetaCalibration
@@ -134,6 +136,7 @@ class Serving:
     """The domain, and the models that it asks."""
 
     intelligence: TestIntelligence
+    flakiness: Flakiness
     registry: Registry
 
     def put(self, one: LoadedModel, channel: str = CHAMPION) -> ServedModel:
@@ -153,12 +156,12 @@ async def serving(
         "test_feature_timeout_seconds": 2.0,
     }  # these share two cores with others
     made = ServerSettings(insecure=True, redis_url=redis_url, **{**patience, **settings})
-    registry = Registry({TEST_FAILURE: ALWAYS_READ}, memory_budget_bytes=1 << 30)
+    registry = Registry({TEST_FAILURE: ALWAYS_READ, TEST_FLAKINESS: flakiness.VIEWS}, memory_budget_bytes=1 << 30)
     async with (
         OnlineReader(redis_url, made.feature_timeout_seconds) as reader,
-        test_intelligence(made, reader, registry, telemetry) as intelligence,
+        test_intelligence(made, reader, registry, telemetry) as tests,
     ):
-        one = Serving(intelligence, registry)
+        one = Serving(tests.intelligence, tests.flakiness, registry)
         for each in models:
             one.put(each)
         yield one

@@ -19,11 +19,10 @@ Mask = NDArray[np.bool_]
 _DAY = 86_400.0
 MIXED_RUNS_WITHIN_SECONDS = 30 * _DAY
 """Two mixed runs no further apart than this are no accident."""
-LEAST_RUNS = 20
-"""Executed results before the rate of flips says anything."""
+LEAST_RUNS = 40
+"""Executed results before the rate of flips says anything: until then its first flips weigh too much."""
 LEAST_FLIP_RATE = 0.3
 """Of the latest twenty results or so: a change that breaks a test and one that mends it make two flips."""
-FLIP_RATE_FACTOR = 0.95
 FIXED_AFTER_RUNS = 20
 """Results in a row that passed."""
 FIXED_AFTER_SECONDS = 14 * _DAY
@@ -51,7 +50,7 @@ def becomes_active(
         seconds_since_mixed: since the mixed run before this one; NaN for none.
         activation_count: how often they have become active before.
         run_count: executed results.
-        flip_rate: exponential mean of flips with factor 0.95.
+        flip_rate: ``flip_rate_20`` of ``test_history``.
     """
     on_equal_code = mixed & ((seconds_since_mixed <= MIXED_RUNS_WITHIN_SECONDS) | (activation_count > 0))
     to_and_fro: Mask = (run_count >= LEAST_RUNS) & (flip_rate >= LEAST_FLIP_RATE)
@@ -76,31 +75,26 @@ def is_quarantined(quarantined: Array, released: Array) -> Mask:
     return is_in
 
 
-def fixed_time(last_active_failure: Array) -> Array:
-    """Since when tests that are fixed count as fixed: when the days after the last failure were over."""
+def fixed_time(last_active_failure: float) -> float:
+    """Since when a test that is fixed counts as fixed: when the days after the last failure were over."""
     return last_active_failure + FIXED_AFTER_SECONDS
 
 
-def state_of(
-    last_failure: Array,
-    last_active_failure: Array,
-    quarantined: Array,
-    released: Array,
-    runs_since_failure: Array,
-    moment: float,
-) -> NDArray[np.int64]:
-    """What tests are, of :class:`TestState`.
+def is_fixed(last_failure: Array, last_active_failure: Array, runs_since_failure: Array, moment: float) -> Mask:
+    """Whether tests that were active once have ceased to be, by a moment.
 
     Args:
-        last_failure: these four are fields of ``test_flakiness``, in epoch s.
-        last_active_failure: see above.
-        quarantined: see above.
-        released: see above.
+        last_failure: of ``test_flakiness``, in epoch s.
+        last_active_failure: the same; NaN for tests that never were active.
         runs_since_failure: of ``test_history``, which has a row for each run.
-        moment: when, in epoch s.
+        moment: in epoch s.
     """
-    over = ~is_open(last_failure, last_active_failure) | is_over(runs_since_failure, moment - last_active_failure)
-    states = np.where(over, TestState.FIXED, TestState.ACTIVE)
-    states[np.isnan(last_active_failure)] = TestState.NOT_FLAKY
-    states[is_quarantined(quarantined, released)] = TestState.QUARANTINED
-    return states.astype(np.int64)
+    passed = ~is_open(last_failure, last_active_failure) | is_over(runs_since_failure, moment - last_active_failure)
+    return passed & ~np.isnan(last_active_failure)
+
+
+def state_of(last_active_failure: Array, fixed: Mask, quarantined: Mask) -> NDArray[np.int64]:
+    """What tests are, of :class:`TestState`."""
+    states = np.where(np.isnan(last_active_failure), TestState.NOT_FLAKY, TestState.ACTIVE)
+    states = np.where(fixed, TestState.FIXED, states)
+    return np.where(quarantined, TestState.QUARANTINED, states).astype(np.int64)

@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from conductor_features.changes.graph_cache import ImpactGraphs
 from conductor_features.listings import Listings
 from conductor_features.reader import OnlineReader
+from conductor_features.views import TEST_FLAKINESS as TEST_FLAKINESS_VIEW
 from conductor_rpc.server import RpcServer
 from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_server.features.blocks import Blocks
+from conductor_server.features.flaky_tests import OnlineFlakyTests
 from conductor_server.features.online import OnlineFeatures
 from conductor_server.features.tests import OnlineTests
 from conductor_server.inference.serving import ServingModels
@@ -33,9 +36,9 @@ from conductor_server.servicers.inference import inference_service
 from conductor_server.servicers.models import model_service
 from conductor_server.servicers.prediction import prediction_service
 from conductor_server.settings import ServerSettings
-from conductor_server.testing import intelligence
+from conductor_server.testing import flakiness, intelligence
 from conductor_server.testing.promises import Promises
-from conductor_server.testing.questions import TEST_FAILURE
+from conductor_server.testing.questions import TEST_FAILURE, TEST_FLAKINESS
 from conductor_server.testing.reach import Reaching
 
 _LOADING_SECONDS = 10.0
@@ -66,7 +69,11 @@ async def application(
     async with AsyncExitStack() as stack:
         reader = await stack.enter_async_context(OnlineReader(settings.redis_url, settings.feature_timeout_seconds))
         registry = Registry(
-            {build_duration.PREDICTOR: HISTORY_VIEWS, TEST_FAILURE: intelligence.VIEWS},
+            {
+                build_duration.PREDICTOR: HISTORY_VIEWS,
+                TEST_FAILURE: intelligence.VIEWS,
+                TEST_FLAKINESS: flakiness.VIEWS,
+            },
             memory_budget_bytes=settings.model_memory_budget_bytes,
             pinned_tenants=settings.model_pinned_tenants,
         )
@@ -111,10 +118,17 @@ async def application(
         yield server
 
 
+class TestAnswers(NamedTuple):
+    """What answers about tests."""
+
+    intelligence: intelligence.TestIntelligence
+    flakiness: flakiness.Flakiness
+
+
 @asynccontextmanager
 async def test_intelligence(
     settings: ServerSettings, reader: OnlineReader, models: Models, telemetry: Telemetry
-) -> AsyncIterator[intelligence.TestIntelligence]:
+) -> AsyncIterator[TestAnswers]:
     """Test intelligence, with readers of its own: what it reads is large, and must not hold up single rows."""
     async with AsyncExitStack() as stack:
         blocks = await stack.enter_async_context(
@@ -122,12 +136,24 @@ async def test_intelligence(
         )
         loader = await stack.enter_async_context(OnlineReader(settings.redis_url, _LOADING_SECONDS))
         listings, graphs = Listings(loader), ImpactGraphs(reader, loader)
-        stack.push_async_callback(listings.close)
-        stack.push_async_callback(graphs.close)
-        yield intelligence.TestIntelligence(
-            models,
-            OnlineTests(Blocks(blocks, telemetry), listings),
-            Reaching(graphs),
-            Promises(settings.test_selection_calibration_max_age_days),
-            telemetry,
+        # A test may be quarantined, or fixed, for longer than others are remembered.
+        flaky_listings = Listings(loader, seen_within=TEST_FLAKINESS_VIEW.maximum_age)
+        for held in (listings, flaky_listings, graphs):
+            stack.push_async_callback(held.close)
+        features, reaching = OnlineTests(Blocks(blocks, telemetry), listings), Reaching(graphs)
+        yield TestAnswers(
+            intelligence.TestIntelligence(
+                models,
+                features,
+                reaching,
+                Promises(settings.test_selection_calibration_max_age_days),
+                telemetry,
+            ),
+            flakiness.Flakiness(
+                models,
+                features,
+                OnlineFlakyTests(flaky_listings, settings.test_feature_timeout_seconds),
+                reaching,
+                telemetry,
+            ),
         )

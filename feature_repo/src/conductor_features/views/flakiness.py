@@ -19,9 +19,8 @@ TEST_FLAKINESS = View(
     version=1,
     entity=("tenant_id", "repository", "test_id"),
     fields=(
-        Field("run_count", "Executed results", "1"),
-        Field("runs_since_failure", "Executed results after the latest that failed; all where none did", "1"),
-        Field("flip_rate", "At the latest failed run: exponential mean of flips with factor 0.95, from 0", "1"),
+        Field("results_until_failure", "Executed results up to the latest that failed", "1"),
+        Field("failed_runs_in_a_row", "Latest failed run and those before it with nothing passed in between", "1"),
         Field("mixed_run_count", "Mixed runs: flips on equal code", "1"),
         Field("last_mixed_time", "Completion of the latest mixed run", "epoch s"),
         Field("last_failure_time", "Completion of the latest run in which it failed", "epoch s"),
@@ -37,6 +36,7 @@ TEST_FLAKINESS = View(
     maximum_age=timedelta(days=365),
     owner="test-intelligence",
     description="Whether one test is flaky or quarantined, and since when.",
+    listed_by=("tenant_id", "repository"),
     lineage=(
         "test.completed.completed_time",
         "test.completed.results.test_id",

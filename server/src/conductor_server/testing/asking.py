@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,11 +52,18 @@ class Scored:
     inputs: TestInputs | None = None
 
 
+ByHistory = Callable[[Rows, float | None], Array | None]
+"""Probabilities by rows of ``test_history``, and what they are on the whole, if that is known; None for no rows."""
+
+
 class Asking:
     """Asks the models of one predictor about many tests."""
 
-    def __init__(self, telemetry: Telemetry, predictor: str = TEST_FAILURE) -> None:
-        self._predictor, self._telemetry = predictor, telemetry
+    def __init__(
+        self, telemetry: Telemetry, predictor: str = TEST_FAILURE, by_history: ByHistory = failure_rates
+    ) -> None:
+        """``by_history`` answers where no model does."""
+        self._predictor, self._telemetry, self._by_history = predictor, telemetry, by_history
         self._failures = ModelFailures(predictor, telemetry)
         self._counts = InputCounts(predictor, telemetry)
 
@@ -74,7 +81,7 @@ class Asking:
                 scored = self._by_model(model, known, counted=rung == 0)
                 if scored is not None:
                     return scored
-        rates = failure_rates(known.history, _overall(route)[0])
+        rates = self._by_history(known.history, _overall(route)[0])
         if rates is not None:
             return Scored(_answered(rates), Origin(Method.HISTORY))
         rate, label = _overall(route)

@@ -35,3 +35,28 @@ def failure_rates(history: Rows, unknown: float | None = None) -> Array | None:
     overall = (failures + PRIOR_RUNS * unknown) / (runs + PRIOR_RUNS)
     middle: Array = np.clip((latest + overall) / 2, 0.0, 1.0)
     return middle
+
+
+UNKNOWN_FLAKY = 0.5
+"""Of a failure of which nothing at all is known."""
+PRIOR_FAILURES = 2.0
+"""Weight of what failures are on the whole in a test's own share, in failures."""
+
+
+def flaky_rates(history: Rows, unknown: float | None = None) -> Array | None:
+    """Of each test, the share of its failures that passed in the same run.
+
+    Args:
+        history: rows of ``test_history``.
+        unknown: the share among all failures; None where it is not known.
+
+    Returns:
+        None where no test has a row.
+    """
+    if not history.usable.any():
+        return None
+    failures = np.nan_to_num(history.field("failure_count"))
+    passed_again = np.minimum(np.nan_to_num(history.field("rerun_flip_count")), failures)
+    prior = PRIOR_FAILURES * (UNKNOWN_FLAKY if unknown is None else unknown)
+    rates: Array = (passed_again + prior) / (failures + PRIOR_FAILURES)
+    return rates

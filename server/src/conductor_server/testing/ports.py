@@ -76,3 +76,14 @@ class Features(Protocol):
     async def change_columns(self, run: TestRun, tests: Keyed, until: Deadline) -> ChangeColumns:
         """The request columns of each test."""
         ...
+
+
+class FlakyTests(Protocol):
+    """Knows which tests there is something to tell of."""
+
+    async def listed(self, tenant_id: str, repository: str, until: Deadline) -> Keyed:
+        """A repository's tests that have failed or were quarantined, by id, with the keys of ``test_history``.
+
+        Raises NoPrediction where that can't be read.
+        """
+        ...

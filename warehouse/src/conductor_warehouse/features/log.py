@@ -46,7 +46,8 @@ def append(connection: Connection[Any], touched: Mapping[str, Touched], created:
 
     Must run in the transaction that stores the events, with the tenants locked.
     """
-    return _append_all(connection, [(DEFINITIONS[key], what) for key, what in sorted(touched.items())], created)
+    views = [(definition, touched[key]) for key, definition in DEFINITIONS.items() if key in touched]
+    return _append_all(connection, views, created)
 
 
 def append_view(connection: Connection[Any], definition: Definition, what: Touched, created: datetime) -> int:

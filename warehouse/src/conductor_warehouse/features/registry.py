@@ -1,4 +1,4 @@
-"""The definitions by their view's key. A new view is listed here."""
+"""The definitions by their view's key. A new view is listed here, behind those whose logs it reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ALL: tuple[Definition, ...] = (
     TestHistory(),
     PathChanges(),
     TestPathAffinity(),
-    TestFlakiness(),
+    TestFlakiness(),  # reads test_history's
     QualityMetric(),
     TenantUsage(),
 )

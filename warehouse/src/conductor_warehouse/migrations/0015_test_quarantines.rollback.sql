@@ -1,1 +1,2 @@
 DROP TABLE test_repositories, test_quarantines;
+DROP INDEX test_results_failed;

@@ -1,6 +1,6 @@
 -- Which tests' failures are not to be counted, and since when. Of several events that tell of one test and moment the one
 -- with the greatest (time, source, id) counts.
--- depends: 0005_subjects 0010_retention 0011_lake
+-- depends: 0005_subjects 0007_facts 0010_retention 0011_lake
 CREATE TABLE test_quarantines (
   tenant_id    text NOT NULL,
   repository   text NOT NULL,
@@ -12,6 +12,10 @@ CREATE TABLE test_quarantines (
   PRIMARY KEY (tenant_id, repository, test_id, changed_time)
 );
 COMMENT ON COLUMN test_quarantines.quarantined IS 'Quarantined as of that moment; false: released.';
+
+-- A test's failed runs are gone through without those that it passed.
+CREATE INDEX test_results_failed ON test_results (tenant_id, repository, test_id, completed_time)
+  WHERE outcome IN ('FAILED', 'ERROR');
 
 -- Rows of a test's view that lie after an event may have become others by it. Whether there can be any is told by one
 -- row for each repository, so that a run of thousands of tests that comes in order looks for none.
