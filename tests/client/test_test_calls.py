@@ -1,5 +1,6 @@
 """Questions about tests, by both clients against a real server."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -162,6 +163,23 @@ async def test_an_order_is_read_as_it_comes(connect, conductor):
     assert [test.test_id for test in tests] == IDS
     assert tests[0] == (IDS[0], 0.5, timedelta(seconds=1.5))
     assert tests[2].expected_duration == timedelta(minutes=1)
+
+
+async def test_who_leaves_an_order_ends_it(connect, conductor):
+    """More of it than the connection takes while nobody reads."""
+    part = conductor.order[1]
+    part.test_ids[0] = "x" * 100_000
+    conductor.order[1:] = [part] * 1_000
+    async with connect() as client:
+        order = await client.prioritize_tests("acme", repository="r")
+        assert not conductor.order_ended.is_set()
+        if hasattr(order, "__aenter__"):
+            async with order:
+                pass
+        else:
+            with order:
+                pass
+        assert await asyncio.to_thread(conductor.order_ended.wait, 5)
 
 
 async def test_an_order_that_breaks_off_is_an_error(connect, conductor):

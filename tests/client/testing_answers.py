@@ -2,6 +2,7 @@
 
 # ruff: noqa: N802 - the contract's method names
 
+import threading
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -127,6 +128,7 @@ class TestAnswers(TestIntelligenceServiceServicer):
     flaky: list[FlakyTest] = field(default_factory=lambda: [flaky(name) for name in IDS])
     classification: ClassifyFailureResponse = field(default_factory=classified)
     target: str = ""
+    order_ended: threading.Event = field(default_factory=threading.Event)
 
     def _receive(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
@@ -145,6 +147,7 @@ class TestAnswers(TestIntelligenceServiceServicer):
 
     def PrioritizeTests(self, request, context):
         self._receive(request, context)
+        context.add_callback(self.order_ended.set)
         for part in self.order:
             yield part
             if self.refuse_after_first_part is not None:
