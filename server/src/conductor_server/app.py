@@ -35,6 +35,7 @@ from conductor_server.prediction.ports import Models
 from conductor_server.servicers.inference import inference_service
 from conductor_server.servicers.models import model_service
 from conductor_server.servicers.prediction import prediction_service
+from conductor_server.servicers.testing import testing_service
 from conductor_server.settings import ServerSettings
 from conductor_server.testing import flakiness, intelligence
 from conductor_server.testing.promises import Promises
@@ -84,14 +85,14 @@ async def application(
         comparison = await stack.enter_async_context(Comparison(telemetry, guard.judge))
         features = OnlineFeatures(reader, telemetry)
         predictor = build_duration.BuildDurationPredictor(registry, features, telemetry, comparison)
-        # For testing_service(tests, flakiness, telemetry).
-        _tests = await stack.enter_async_context(test_intelligence(settings, reader, registry, telemetry))
+        tests = await stack.enter_async_context(test_intelligence(settings, reader, registry, telemetry))
         watch = store.watch()
         control = ModelControl(store, watch, registry.predictors)
         tensor_models = ServingModels(registry, registry.predictors)
         services = [
             prediction_service(predictor, telemetry, lambda: server.item_streams),
             inference_service(tensor_models, telemetry, lambda: server.is_serving),
+            testing_service(tests.intelligence, tests.flakiness, telemetry),
             model_service(control, comparison, lambda: server.is_serving),
         ]
         server = RpcServer(settings, services, telemetry=telemetry, share_port=share_port)
