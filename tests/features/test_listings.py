@@ -29,6 +29,7 @@ from conductor_features.writer import write_rows
 from conductor_workbench.embedded import EmbeddedRedis
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+LONG_AGO = datetime(2020, 2, 29, tzinfo=UTC)
 OWNER = ("acme", "octocat/app")
 FIELDS = len(TEST_HISTORY.fields)
 FILLED = b"epoch+lists 7 1"
@@ -139,6 +140,12 @@ def test_what_is_no_list_is_replaced_and_the_view_counts_as_not_filled(client: r
     assert not client.exists(position_key(TEST_HISTORY.key))  # else nobody would bring the others back
 
 
+def test_a_late_row_makes_nobody_older(client: redis.Redis) -> None:
+    for days in (1, 2, 0):
+        write_tests(client, ["a"], NOW + timedelta(days=days))
+    assert scores(client, TEST_HISTORY, OWNER) == {"a": (NOW + timedelta(days=2)).timestamp()}
+
+
 def test_a_long_list_is_written_in_parts(client: redis.Redis) -> None:
     names = [f"test-{n}" for n in range(4_500)]
     write_tests(client, names)
@@ -227,7 +234,7 @@ async def test_a_young_list_is_not_read_again(client: redis.Redis, loader: Onlin
 async def test_the_newest_are_held_and_the_old_left_out(client: redis.Redis, loader: OnlineReader) -> None:
     fill(client)
     for age, name in enumerate(["new", "fresh", "older", "oldest"]):
-        write_tests(client, [name], NOW - timedelta(days=40 * age))
+        write_tests(client, [name], LONG_AGO - timedelta(days=40 * age))
     names = ["fresh", "new", "older"]  # 80 days before the list's newest, whenever that was
     listed = await Listings(loader).get(TEST_HISTORY, OWNER, PATIENT)
     assert members(listed) == names and isinstance(listed, Listed) and not listed.cut
@@ -276,6 +283,11 @@ async def test_while_redis_is_filled_what_was_known_stays(client: redis.Redis, l
     await listings.settle()
     found = await listings.get(TEST_HISTORY, OWNER, PATIENT)
     assert members(found) == ["b", "c"] and isinstance(found, Listed) and found.whole
+    await listings.settle()
+    client.delete(listing_key(TEST_HISTORY, OWNER))
+    await listings.get(TEST_HISTORY, OWNER, PATIENT)
+    await listings.settle()
+    assert await listings.get(TEST_HISTORY, OWNER, PATIENT) is ABSENT
     await listings.close()
 
 
