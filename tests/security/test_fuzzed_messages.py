@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import grpc
 import pytest
 from google.protobuf.message import Message
+from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +45,7 @@ def calling(calls: grpc.Channel) -> Call:
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not watches:
                 return "no answer within ten seconds"
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
+            if error.code() is grpc.StatusCode.UNAVAILABLE and rpc_status.from_call(error) is None:
                 return f"the connection was lost: {error.details()}"
             return undocumented(error)
         return ""
