@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import redis
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from changes.graphs import linked
 from conductor_features.changes.changed_file import Change, ChangedFile
@@ -17,9 +19,13 @@ from conductor_features.changes.graph_codec import graph_keys
 from conductor_features.keys import entity_key
 from conductor_features.views import TEST_HISTORY
 from conductor_model_store import CANARY, Pointer
+from conductor_rpc import names
 from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_rpc.exceptions import DeadlineTooShort, NoPrediction
+from conductor_rpc.telemetry import Telemetry
 from conductor_server.models.served_model import ServedModel
+from conductor_server.models.sessions import ModelRefused
+from conductor_server.models.shared_graphs import SharedParts
 from conductor_server.prediction.answers import Fallback, Method, Variant
 from conductor_server.prediction.ports import ModelFailed
 from conductor_server.testing.answers import Impact, Reason
@@ -27,6 +33,7 @@ from conductor_server.testing.questions import ChangeTold
 from conductor_training.test_failure import scores
 from conductor_training.test_failure.arithmetic import InNumpy
 from conductor_training.test_failure.frame import Run, _Past
+from server.harness import graph, manifest
 from server.intelligence_scene import (
     OVERALL,
     REPOSITORY,
@@ -272,3 +279,33 @@ async def test_nothing_is_begun_that_is_too_late(redis_url: str) -> None:
     async with serving(redis_url, model(trained())) as server:
         with pytest.raises(DeadlineTooShort):
             await server.intelligence.predict(run_at(run.started, test_ids=run.tests), 0, Deadline.after(-1))
+
+
+def test_models_take_views_of_their_own_subject_only() -> None:
+    of_tests = model(trained()).manifest
+    of_tests.inputs[0].feature.view, of_tests.inputs[0].feature.field = "pipeline_builds_v1", "median_duration_7"
+    of_builds = manifest(graph(1.0))
+    of_builds.inputs[0].feature.view, of_builds.inputs[0].feature.field = TEST_HISTORY.key, "run_count"
+    for refused in (of_tests, of_builds):
+        with pytest.raises(ModelRefused, match="is not known"):
+            SharedParts().plan(refused)
+
+
+async def test_answers_are_counted_by_method(redis_url: str) -> None:
+    before, run = touching()
+    write_past(redis_url, before)
+    reader = InMemoryMetricReader()
+    telemetry = Telemetry(None, MeterProvider([reader]))
+    async with serving(redis_url, model(trained()), telemetry=telemetry) as server:
+        await server.intelligence.predict(run_at(run.started, test_ids=[*run.tests, "never/seen"]), 0, NO_DEADLINE)
+        points = {
+            (metric.name, *sorted(point.attributes.values())): point
+            for resource in reader.get_metrics_data().resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+    assert points[names.PREDICTIONS, "model", "test-failure"].value == 21
+    assert points[names.INPUT_ROWS, "test-failure"].value == 21
+    assert points[names.INPUT_MISSING, "test-failure", "test_history_v2.run_count"].value == 1
+    assert all((names.STAGE_DURATION, stage) in points for stage in (names.FEATURES_READ, names.MODEL_RUN))
