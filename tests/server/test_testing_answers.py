@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -76,9 +76,10 @@ def estimated(before: Sequence[Run], tests: Sequence[str], at: float, paths: Seq
 @pytest.mark.parametrize("told", [ChangeTold.FILES, ChangeTold.NOTHING])
 async def test_probabilities_are_those_of_training(redis_url: str, told: ChangeTold) -> None:
     before, run = touching()
-    write_past(redis_url, before)
+    # How often a test failed with a path counts however long ago; and not all tests that did are candidates.
+    write_past(redis_url, before, pairs_age=timedelta(days=400))
     paths = run.changed_paths if told is ChangeTold.FILES else ()
-    ids = [*reversed(run.tests), "never/seen"]
+    ids = [*reversed(run.tests[4:]), "never/seen"]
     async with serving(redis_url, model(trained())) as server:
         asked = run_at(run.started, test_ids=ids, told=told, files=changed(paths))
         answer = await server.intelligence.predict(asked, 3, NO_DEADLINE)
@@ -92,7 +93,7 @@ async def test_probabilities_are_those_of_training(redis_url: str, told: ChangeT
     assert answer.basis.impact is (Impact.NO_GRAPH if told is ChangeTold.FILES else Impact.NOT_ASKED)
     assert answer.oldest_age_seconds == run.started - before[-1].completed
     assert answer.reasons[-1] == Reason.NEVER_RAN
-    last = before[-1].outcomes[::-1] == 1
+    last = before[-1].outcomes[:3:-1] == 1
     assert set(answer.reasons[:-1][last]) <= {Reason.FAILED_LAST, Reason.FLAKY}
     assert Reason.FAILED_LAST not in answer.reasons[:-1][~last]
     likeliest = np.argsort(-answer.probabilities, kind="stable")[:3].tolist()
@@ -123,6 +124,26 @@ async def test_contributions_are_what_the_probability_would_be_otherwise(redis_u
             was = trained().estimator.predict(other)[0]
             other[0, at] = columns[at].typical_value
             assert effect == pytest.approx(was - trained().estimator.predict(other)[0], abs=2e-4)
+
+
+async def test_the_order_is_by_probability_for_the_time(redis_url: str) -> None:
+    before, run = touching()
+    write_past(redis_url, before)
+    ids = [*run.tests, "never/seen"]
+    async with serving(redis_url, model(trained())) as server:
+        answer = await server.intelligence.order(run_at(run.started, test_ids=ids), NO_DEADLINE)
+        new = await server.intelligence.order(run_at(run.started, test_ids=["never/seen", "nor/this"]), NO_DEADLINE)
+    past = _Past()
+    for one in before:
+        past.add(one)
+    rows = past.tests.rows(past.tests.find(run.tests), run.started)
+    seconds = rows[:, TEST_HISTORY.field_index["mean_duration_10"]]
+    np.testing.assert_allclose(answer.times.expected, [*seconds, np.median(seconds)])
+    assert answer.times.unknown_count == 1
+    worth = answer.predicted.probabilities / (answer.times.expected + 0.01)
+    assert sorted(answer.order) == list(range(21)) and (np.diff(worth[answer.order]) <= 0).all()
+    assert answer.order.tolist() != np.argsort(-answer.predicted.probabilities).tolist()
+    assert (new.times.expected.tolist(), new.times.unknown_count) == ([1.0, 1.0], 2)
 
 
 async def test_without_a_model_history_answers(redis_url: str) -> None:
