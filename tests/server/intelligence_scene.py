@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import redis
@@ -101,8 +101,11 @@ def filled(redis_url: str) -> redis.Redis:
     return client
 
 
-def write_past(redis_url: str, runs: Sequence[Run]) -> None:
-    """The rows that the warehouse would have written after these runs of one repository."""
+def write_past(redis_url: str, runs: Sequence[Run], pairs_age: timedelta = timedelta(0)) -> None:
+    """The rows that the warehouse would have written after these runs of one repository.
+
+    Those of pairs of tests and paths may be of an earlier time.
+    """
     past = _Past()
     for run in runs:
         past.add(run)
@@ -118,7 +121,7 @@ def write_past(redis_url: str, runs: Sequence[Run]) -> None:
         write_rows(
             client,
             TEST_PATH_AFFINITY,
-            [((*owner, test, path), at, [count, at.timestamp()]) for test, path, count in pairs],
+            [((*owner, test, path), at - pairs_age, [count, at.timestamp()]) for test, path, count in pairs],
         )
 
 

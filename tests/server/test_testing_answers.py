@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 import redis
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from changes.graphs import linked
 from conductor_features.changes.changed_file import Change, ChangedFile
@@ -17,9 +19,13 @@ from conductor_features.changes.graph_codec import graph_keys
 from conductor_features.keys import entity_key
 from conductor_features.views import TEST_HISTORY
 from conductor_model_store import CANARY, Pointer
+from conductor_rpc import names
 from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_rpc.exceptions import DeadlineTooShort, NoPrediction
+from conductor_rpc.telemetry import Telemetry
 from conductor_server.models.served_model import ServedModel
+from conductor_server.models.sessions import ModelRefused
+from conductor_server.models.shared_graphs import SharedParts
 from conductor_server.prediction.answers import Fallback, Method, Variant
 from conductor_server.prediction.ports import ModelFailed
 from conductor_server.testing.answers import Impact, Reason
@@ -27,6 +33,7 @@ from conductor_server.testing.questions import ChangeTold
 from conductor_training.test_failure import scores
 from conductor_training.test_failure.arithmetic import InNumpy
 from conductor_training.test_failure.frame import Run, _Past
+from server.harness import graph, manifest
 from server.intelligence_scene import (
     OVERALL,
     REPOSITORY,
@@ -69,9 +76,10 @@ def estimated(before: Sequence[Run], tests: Sequence[str], at: float, paths: Seq
 @pytest.mark.parametrize("told", [ChangeTold.FILES, ChangeTold.NOTHING])
 async def test_probabilities_are_those_of_training(redis_url: str, told: ChangeTold) -> None:
     before, run = touching()
-    write_past(redis_url, before)
+    # How often a test failed with a path counts however long ago; and not all tests that did are candidates.
+    write_past(redis_url, before, pairs_age=timedelta(days=400))
     paths = run.changed_paths if told is ChangeTold.FILES else ()
-    ids = [*reversed(run.tests), "never/seen"]
+    ids = [*reversed(run.tests[4:]), "never/seen"]
     async with serving(redis_url, model(trained())) as server:
         asked = run_at(run.started, test_ids=ids, told=told, files=changed(paths))
         answer = await server.intelligence.predict(asked, 3, NO_DEADLINE)
@@ -85,7 +93,7 @@ async def test_probabilities_are_those_of_training(redis_url: str, told: ChangeT
     assert answer.basis.impact is (Impact.NO_GRAPH if told is ChangeTold.FILES else Impact.NOT_ASKED)
     assert answer.oldest_age_seconds == run.started - before[-1].completed
     assert answer.reasons[-1] == Reason.NEVER_RAN
-    last = before[-1].outcomes[::-1] == 1
+    last = before[-1].outcomes[:3:-1] == 1
     assert set(answer.reasons[:-1][last]) <= {Reason.FAILED_LAST, Reason.FLAKY}
     assert Reason.FAILED_LAST not in answer.reasons[:-1][~last]
     likeliest = np.argsort(-answer.probabilities, kind="stable")[:3].tolist()
@@ -116,6 +124,26 @@ async def test_contributions_are_what_the_probability_would_be_otherwise(redis_u
             was = trained().estimator.predict(other)[0]
             other[0, at] = columns[at].typical_value
             assert effect == pytest.approx(was - trained().estimator.predict(other)[0], abs=2e-4)
+
+
+async def test_the_order_is_by_probability_for_the_time(redis_url: str) -> None:
+    before, run = touching()
+    write_past(redis_url, before)
+    ids = [*run.tests, "never/seen"]
+    async with serving(redis_url, model(trained())) as server:
+        answer = await server.intelligence.order(run_at(run.started, test_ids=ids), NO_DEADLINE)
+        new = await server.intelligence.order(run_at(run.started, test_ids=["never/seen", "nor/this"]), NO_DEADLINE)
+    past = _Past()
+    for one in before:
+        past.add(one)
+    rows = past.tests.rows(past.tests.find(run.tests), run.started)
+    seconds = rows[:, TEST_HISTORY.field_index["mean_duration_10"]]
+    np.testing.assert_allclose(answer.times.expected, [*seconds, np.median(seconds)])
+    assert answer.times.unknown_count == 1
+    worth = answer.predicted.probabilities / (answer.times.expected + 0.01)
+    assert sorted(answer.order) == list(range(21)) and (np.diff(worth[answer.order]) <= 0).all()
+    assert answer.order.tolist() != np.argsort(-answer.predicted.probabilities).tolist()
+    assert (new.times.expected.tolist(), new.times.unknown_count) == ([1.0, 1.0], 2)
 
 
 async def test_without_a_model_history_answers(redis_url: str) -> None:
@@ -272,3 +300,33 @@ async def test_nothing_is_begun_that_is_too_late(redis_url: str) -> None:
     async with serving(redis_url, model(trained())) as server:
         with pytest.raises(DeadlineTooShort):
             await server.intelligence.predict(run_at(run.started, test_ids=run.tests), 0, Deadline.after(-1))
+
+
+def test_models_take_views_of_their_own_subject_only() -> None:
+    of_tests = model(trained()).manifest
+    of_tests.inputs[0].feature.view, of_tests.inputs[0].feature.field = "pipeline_builds_v1", "median_duration_7"
+    of_builds = manifest(graph(1.0))
+    of_builds.inputs[0].feature.view, of_builds.inputs[0].feature.field = TEST_HISTORY.key, "run_count"
+    for refused in (of_tests, of_builds):
+        with pytest.raises(ModelRefused, match="is not known"):
+            SharedParts().plan(refused)
+
+
+async def test_answers_are_counted_by_method(redis_url: str) -> None:
+    before, run = touching()
+    write_past(redis_url, before)
+    reader = InMemoryMetricReader()
+    telemetry = Telemetry(None, MeterProvider([reader]))
+    async with serving(redis_url, model(trained()), telemetry=telemetry) as server:
+        await server.intelligence.predict(run_at(run.started, test_ids=[*run.tests, "never/seen"]), 0, NO_DEADLINE)
+        points = {
+            (metric.name, *sorted(point.attributes.values())): point
+            for resource in reader.get_metrics_data().resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+    assert points[names.PREDICTIONS, "model", "test-failure"].value == 21
+    assert points[names.INPUT_ROWS, "test-failure"].value == 21
+    assert points[names.INPUT_MISSING, "test-failure", "test_history_v2.run_count"].value == 1
+    assert all((names.STAGE_DURATION, stage) in points for stage in (names.FEATURES_READ, names.MODEL_RUN))

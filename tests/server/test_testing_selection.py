@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import redis
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from changes.graphs import linked
 from conductor_features.changes.changed_file import Change, ChangedFile
@@ -19,7 +19,6 @@ from conductor_features.keys import entity_key
 from conductor_features.views import TEST_HISTORY
 from conductor_model_store import CANARY, Pointer
 from conductor_model_store.promise import PastCycle, Replay
-from conductor_model_store.test_order import per_second
 from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_rpc.exceptions import DeadlineTooShort
 from conductor_server.prediction.answers import Method
@@ -105,7 +104,7 @@ async def test_the_promise_can_be_computed_from_the_manifest(redis_url: str, alp
     assert 0 < (expected == Choice.UNLIKELY).sum() < len(expected)
     assert set(answer.chosen) == set(np.flatnonzero(expected == Choice.LIKELY_ENOUGH))
     assert answer.expected_missed_failures == pytest.approx(probabilities[expected == Choice.UNLIKELY].sum())
-    worth = per_second(probabilities, answer.ordered.times.expected)
+    worth = probabilities / (answer.ordered.times.expected + 0.01)
     assert (np.diff(worth[answer.chosen]) <= 0).all() and (np.diff(worth[answer.ordered.order]) <= 0).all()
 
 
@@ -190,6 +189,7 @@ IDS = st.lists(st.text("ab.*/", min_size=1, max_size=6).filter(lambda one: "*" n
 
 
 @settings(max_examples=60)
+@example(["aa", "a", "ab.a"], ["*a*a"])
 @given(IDS, st.lists(st.text("ab.*/", min_size=1, max_size=6), max_size=5))
 def test_patterns_mean_what_a_naive_matcher_says(ids: list[str], patterns: list[str]) -> None:
     expected = [
@@ -243,6 +243,12 @@ async def test_what_must_run_does(redis_url: str) -> None:
     np.testing.assert_array_equal(answer.choices, expected)
     expected[21] = Choice.REACHED
     np.testing.assert_array_equal(more.choices, expected)
+
+
+def test_a_probability_at_the_threshold_is_run() -> None:
+    probabilities = np.array([0.1, 0.2, 0.3], np.float32).astype(np.float64)
+    choices = selecting.above(np.zeros(3, np.int64), probabilities, float(np.float32(0.2)))
+    assert choices.tolist() == [Choice.UNLIKELY, Choice.LIKELY_ENOUGH, Choice.LIKELY_ENOUGH]
 
 
 def test_the_audit_draws_its_share_of_what_is_left_out_and_the_same_again() -> None:

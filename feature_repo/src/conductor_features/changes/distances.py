@@ -16,6 +16,7 @@ from conductor_features.changes.locating_tests import place_of
 _PLACES = 4
 """Files or units that one id may mean, at most; of more, the first."""
 _REMEMBERED = 200_000
+_NodesAndFiles = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ class LocatedTests:
         self._rows: dict[str, int] = {}
         self._nodes = np.empty((0, _PLACES), np.int32)
         self._files = np.empty((0, _PLACES), np.int32)
+        self._latest: tuple[Sequence[str], _NodesAndFiles] | None = None
 
     def distances(self, impact: Impact, test_ids: Sequence[str]) -> TestDistances:
-        """How far each test is from the change."""
+        """How far each test is from the change. A list that is asked for again must not have been changed."""
         nodes, files = self._found(test_ids)
         by_name = np.append(impact.by_name.distance, np.uint8(FAR))
         by_file = np.append(impact.by_file.distance, np.uint8(FAR))
@@ -58,13 +60,18 @@ class LocatedTests:
                 return int(reached.distance[near]), [self._graph.name_of(node) for node in reached.way(near)]
         return None
 
-    def _found(self, test_ids: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def _found(self, test_ids: Sequence[str]) -> _NodesAndFiles:
         """Nodes and files of each test, shape (tests, places)."""
         with self._lock:
+            if self._latest is not None and self._latest[0] is test_ids:
+                return self._latest[1]
             if not set(test_ids) <= self._rows.keys():
                 self._remember([one for one in dict.fromkeys(test_ids) if one not in self._rows], test_ids)
             rows = np.fromiter(map(self._rows.__getitem__, test_ids), np.int64, len(test_ids))
-            return self._nodes[rows], self._files[rows]
+            found = self._nodes[rows], self._files[rows]
+            if len(test_ids) > 1:
+                self._latest = test_ids, found
+            return found
 
     def _remember(self, new: Sequence[str], asked: Sequence[str]) -> None:
         if len(self._rows) + len(new) > _REMEMBERED:

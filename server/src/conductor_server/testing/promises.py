@@ -29,6 +29,7 @@ class Promises:
         """Of the latest run that is calibrated on, at the question's time; an older calibration promises nothing."""
         self._maximum_age_seconds = maximum_age_days * _DAY
         self._replays: OrderedDict[tuple[str, float], asyncio.Task[Replay]] = OrderedDict()
+        self._alone = asyncio.Lock()
 
     async def promise(self, route: Route, origin: Origin, tenant_id: str, alpha: float, moment_us: int) -> Promise:
         """What may be promised of an answer.
@@ -51,12 +52,15 @@ class Promises:
         key = (model.label.version, alpha)
         task = self._replays.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = asyncio.create_task(asyncio.to_thread(Replay, alpha, WINDOW, model.past_cycles or ()))
-            self._replays[key] = task
+            task = self._replays[key] = asyncio.create_task(self._work_out(model, alpha))
             while len(self._replays) > _REMEMBERED:
                 self._replays.popitem(last=False)
         self._replays.move_to_end(key)
         return await asyncio.shield(task)  # whoever gives up must not take it from the others
+
+    async def _work_out(self, model: Model, alpha: float) -> Replay:
+        async with self._alone:  # many shares at once must not take all threads
+            return await asyncio.to_thread(Replay, alpha, WINDOW, model.past_cycles or ())
 
 
 def _calibrated(route: Route, origin: Origin, tenant_id: str) -> Model | None:
