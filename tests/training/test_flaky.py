@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from conductor_model_store import ModelStore
@@ -15,7 +16,7 @@ from conductor_server.models.sessions import ModelRefused, check_golden_requests
 from conductor_training.bundles import Bundle
 from conductor_training.test_failure.calibration import BetaCalibration
 from conductor_training.test_failure.fit import TooLittleHistory
-from conductor_training.test_failure.flaky import fit_flaky, is_flaky, tried_again
+from conductor_training.test_failure.flaky import JudgedFlaky, fit_flaky, is_flaky, tried_again
 from conductor_training.test_failure.flaky_fit import FittedFlaky, fit_flaky_tenant, judge_flaky, make_flaky_bundle
 from conductor_training.test_failure.frame import Run, TestFrame, frame_of_runs
 from conductor_training.test_failure.jobs import train_tests
@@ -112,9 +113,19 @@ def test_it_is_calibrated_where_that_makes_the_measured_error_smaller(fitted: Fi
     errors = [reliability(said, judged.flaky).error for said in (expit(judged.logits), judged.calibrated())]
     assert fitted.measured_error == min(errors)
     assert fitted.calibrated == (errors[1] < errors[0]) == (fitted.estimator.calibration != BetaCalibration())
-    # A calibration that had seen what it is measured on would be nearer than this one.
-    first = judged.stretch == judged.stretch.min()
-    np.testing.assert_allclose(judged.calibrated()[first], expit(judged.logits)[first])
+
+
+def test_a_calibration_has_not_seen_what_it_is_measured_on(fitted: FittedFlaky) -> None:
+    judged = fitted.judged
+
+    def otherwise(which: NDArray[np.bool_]) -> JudgedFlaky:
+        """What was flaky is broken."""
+        failed = np.where(which, judged.frame.result_count, judged.frame.failed_count)
+        return replace(judged, frame=replace(judged.frame, failed_count=failed))
+
+    last = judged.stretch == judged.stretch.max()
+    np.testing.assert_array_equal(otherwise(last).calibrated(), judged.calibrated())
+    assert (otherwise(~last).calibrated()[last] != judged.calibrated()[last]).all()
 
 
 def test_a_model_that_knows_no_more_than_the_share_is_not_published(frame: TestFrame) -> None:

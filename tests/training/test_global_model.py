@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from conductor_training.test_failure import pooling
 from conductor_training.test_failure.bundle import run_graph
@@ -102,9 +104,20 @@ def test_a_calibration_is_taken_over_only_where_it_helps_others(
     }
     assert losses["log_loss_calibrated_by_others"] < losses["log_loss"]
     assert make_global_bundle(fitted).manifest.probability_calibration.method == "beta"
-    mostly = np.where(np.arange(len(frames["c"].run)) % 20, frames["c"].result_count, 0)
-    other = fit_global({"a": frames["a"], "c": replace(frames["c"], failed_count=mostly)}, quiet)
-    assert make_global_bundle(other).manifest.probability_calibration.method == "none"
+    # Where the same tests fail each time, the base says too little; where a coin decides, too much.
+    constant = fit_global({"same": frame_drawn(lambda _: np.arange(8) < 3), "coin": frame_drawn(coin)}, quiet)
+    assert make_global_bundle(constant).manifest.probability_calibration.method == "none"
+
+
+def coin(generator: np.random.Generator) -> NDArray[np.bool_]:
+    return generator.random(8) < 0.5
+
+
+def frame_drawn(draw: Callable[[np.random.Generator], NDArray[np.bool_]]) -> TestFrame:
+    """Of runs whose outcomes are drawn."""
+    generator = np.random.default_rng(7)
+    runs = make_runs(runs=50, tests=8)
+    return frame_of_runs([replace(run, outcomes=draw(generator).astype(np.float64)) for run in runs])
 
 
 def test_one_tenant_alone_gives_the_base_as_it_is_and_none_gives_nothing(frames: dict[str, TestFrame]) -> None:

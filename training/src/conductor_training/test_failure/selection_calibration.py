@@ -3,7 +3,8 @@
 Out of sample: each run is judged by the published candidate as it was fitted before the run's stretch of the backtest.
 What it says goes through the published calibration, so that it compares with what the server's graph says; calibration
 is strictly rising, so it selects what the scores before it would. It is computed in float32 by the published graph's
-own nodes: a test that ties with one of these must not fall below it by a rounding.
+own nodes, and lowered by a hair: a test that ties with one of these must not fall below it by a rounding, and ONNX
+Runtime's sigmoid gives the last rows of a batch otherwise than the others, by up to 6e-8.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ MOST_RUNS = 400
 MOST_PROBABILITIES = 200_000
 """Of all runs together, so that a manifest stays below 1 MB; the oldest runs are left out."""
 
+MARGIN = np.float32(2**-22)
+"""What they are lowered by: a few times the difference that a row's place in its batch makes."""
+
 
 def selection_calibration(fitted: Fitted) -> SelectionCalibration:
     """The latest runs with a failure, in the order of their start."""
     judged = fitted.backtest.without_first()
     failed = judged.take(judged.frame.failed > 0)
-    probabilities = judged_probabilities(fitted, failed)
+    probabilities = np.maximum(judged_probabilities(fitted, failed) - MARGIN, np.float32(0))
     begins = np.flatnonzero(np.diff(failed.frame.run, prepend=-1))
     runs = np.split(np.arange(len(probabilities)), begins[1:])[-MOST_RUNS:] if len(begins) else []
     # Counted from the latest run on.
