@@ -1,7 +1,7 @@
 """The async client."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Self, TypeVar, Unpack
 
 import grpc
@@ -13,6 +13,7 @@ from conductor.events.v1.event_service_pb2_grpc import EventServiceStub
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from conductor.testing.v1.test_intelligence_service_pb2_grpc import TestIntelligenceServiceStub
 from conductor_client._aio_status import ServerStatus
+from conductor_client.asking import ask
 from conductor_client.build_duration_stream import BuildDurationStream
 from conductor_client.builds import BuildFields
 from conductor_client.connection import Attempts, Certificate, ConnectionSettings, Criticality, TokenSource
@@ -80,7 +81,7 @@ class ConductorClient(AsyncTestCalls):
         prediction with, 0 to 32, 5 if absent. Raises ConductorError.
         """
         request = single_request(tenant_id, build, fields, contribution_count)
-        response = await self._call(self._predictions.PredictBuildDuration, request, timeout_seconds)
+        response = await ask(self._settings, self._predictions.PredictBuildDuration, request, timeout_seconds)
         return build_duration_prediction(response)
 
     async def batch_predict_build_durations(
@@ -96,7 +97,7 @@ class ConductorClient(AsyncTestCalls):
         Raises ConductorError where the whole call fails.
         """
         request = batch_request(tenant_id, builds, contribution_count)
-        response = await self._call(self._predictions.BatchPredictBuildDurations, request, timeout_seconds)
+        response = await ask(self._settings, self._predictions.BatchPredictBuildDurations, request, timeout_seconds)
         return build_duration_results(response)
 
     def build_duration_stream(self) -> BuildDurationStream:
@@ -143,15 +144,6 @@ class ConductorClient(AsyncTestCalls):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    async def _call(self, method: Callable[..., Awaitable[Answer]], request: object, seconds: float | None) -> Answer:
-        attempts = Attempts(self._settings.timeout_seconds if seconds is None else seconds)
-        while True:
-            try:
-                return await method(request, timeout=attempts.timeout(), metadata=self._settings.metadata())
-            except grpc.RpcError as error:
-                wait = attempts.wait_after(error)
-            await asyncio.sleep(wait)
 
 
 async def _requests(

@@ -1,7 +1,6 @@
 """The blocking client."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Self, TypeVar, Unpack
 
 import grpc
@@ -12,6 +11,7 @@ from conductor.events.v1.event_service_pb2 import PublishEventsRequest
 from conductor.events.v1.event_service_pb2_grpc import EventServiceStub
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from conductor.testing.v1.test_intelligence_service_pb2_grpc import TestIntelligenceServiceStub
+from conductor_client.asking import ask_sync
 from conductor_client.builds import BuildFields
 from conductor_client.connection import Attempts, Certificate, ConnectionSettings, Criticality, TokenSource
 from conductor_client.errors import ConductorError, error_from_rpc
@@ -70,7 +70,9 @@ class SyncConductorClient(SyncTestCalls):
     ) -> BuildDurationPrediction:
         """Predict how long a build will take if it passes. Raises ConductorError."""
         request = single_request(tenant_id, build, fields, contribution_count)
-        return build_duration_prediction(self._call(self._predictions.PredictBuildDuration, request, timeout_seconds))
+        return build_duration_prediction(
+            ask_sync(self._settings, self._predictions.PredictBuildDuration, request, timeout_seconds)
+        )
 
     def batch_predict_build_durations(
         self,
@@ -83,7 +85,7 @@ class SyncConductorClient(SyncTestCalls):
         """Predict for many builds of a tenant, at most 1,024, in order. An item that fails is its error, not raised."""
         request = batch_request(tenant_id, builds, contribution_count)
         return build_duration_results(
-            self._call(self._predictions.BatchPredictBuildDurations, request, timeout_seconds)
+            ask_sync(self._settings, self._predictions.BatchPredictBuildDurations, request, timeout_seconds)
         )
 
     def publish_events(
@@ -110,15 +112,6 @@ class SyncConductorClient(SyncTestCalls):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _call(self, method: Callable[..., Answer], request: object, seconds: float | None) -> Answer:
-        attempts = Attempts(self._settings.timeout_seconds if seconds is None else seconds)
-        while True:
-            try:
-                return method(request, timeout=attempts.timeout(), metadata=self._settings.metadata())
-            except grpc.RpcError as error:
-                wait = attempts.wait_after(error)
-            time.sleep(wait)
 
 
 class _Remembering:

@@ -1,7 +1,7 @@
 """Questions about tests, from asyncio: methods of `ConductorClient`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import grpc
@@ -9,6 +9,7 @@ import grpc.aio
 
 from conductor.testing.v1.test_failure_pb2 import PredictTestFailuresRequest
 from conductor.testing.v1.test_order_pb2 import PrioritizeTestsRequest, PrioritizeTestsResponse
+from conductor_client.asking import ask
 from conductor_client.connection import Attempts, ConnectionSettings
 from conductor_client.errors import error_from_rpc
 from conductor_client.testing.enums import FlakyState
@@ -44,9 +45,6 @@ class AsyncTestCalls:
     _settings: ConnectionSettings
     _tests: "TestIntelligenceServiceAsyncStub"
 
-    async def _call(self, method: Callable[..., Awaitable[Answer]], request: object, seconds: float | None) -> Answer:
-        raise NotImplementedError
-
     async def predict_test_failures(
         self,
         tenant_id: str,
@@ -63,7 +61,7 @@ class AsyncTestCalls:
             tenant_id=tenant_id, run=run_context(run), explanation_count=explanation_count
         )
         return failure_predictions(
-            await self._call(self._tests.PredictTestFailures, request, self._seconds(timeout_seconds))
+            await ask(self._settings, self._tests.PredictTestFailures, request, self._seconds(timeout_seconds))
         )
 
     async def select_tests(
@@ -86,7 +84,7 @@ class AsyncTestCalls:
         """
         goal = goal_fields(miss_rate, time_share)
         request = selection_request(tenant_id, run, goal, must_run, must_run_distance, audit_share)
-        return selection(await self._call(self._tests.SelectTests, request, self._seconds(timeout_seconds)))
+        return selection(await ask(self._settings, self._tests.SelectTests, request, self._seconds(timeout_seconds)))
 
     async def prioritize_tests(
         self, tenant_id: str, *, timeout_seconds: float | None = None, **run: Unpack[RunFields]
@@ -127,7 +125,7 @@ class AsyncTestCalls:
         """
         request = flaky_request(tenant_id, repository, states, page_size)
         while True:
-            page = await self._call(self._tests.ListFlakyTests, request, self._seconds(timeout_seconds))
+            page = await ask(self._settings, self._tests.ListFlakyTests, request, self._seconds(timeout_seconds))
             for test in flaky_tests(page):
                 yield test
             request.page_token = page.next_page_token
@@ -146,7 +144,7 @@ class AsyncTestCalls:
         ConductorError."""
         request = failure_request(tenant_id, test_id, failure)
         return failure_classification(
-            await self._call(self._tests.ClassifyFailure, request, self._seconds(timeout_seconds))
+            await ask(self._settings, self._tests.ClassifyFailure, request, self._seconds(timeout_seconds))
         )
 
     def _seconds(self, told: float | None) -> float:

@@ -4,7 +4,7 @@ Each is described at `AsyncTestCalls`.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Self, TypeVar, Unpack
 
 import grpc
@@ -12,6 +12,7 @@ import grpc
 from conductor.testing.v1.test_failure_pb2 import PredictTestFailuresRequest
 from conductor.testing.v1.test_intelligence_service_pb2_grpc import TestIntelligenceServiceStub
 from conductor.testing.v1.test_order_pb2 import PrioritizeTestsRequest, PrioritizeTestsResponse
+from conductor_client.asking import ask_sync
 from conductor_client.connection import Attempts, ConnectionSettings
 from conductor_client.errors import error_from_rpc
 from conductor_client.testing.enums import FlakyState
@@ -44,9 +45,6 @@ class SyncTestCalls:
     _settings: ConnectionSettings
     _tests: TestIntelligenceServiceStub
 
-    def _call(self, method: Callable[..., Answer], request: object, seconds: float | None) -> Answer:
-        raise NotImplementedError
-
     def predict_test_failures(
         self,
         tenant_id: str,
@@ -59,7 +57,9 @@ class SyncTestCalls:
         request = PredictTestFailuresRequest(
             tenant_id=tenant_id, run=run_context(run), explanation_count=explanation_count
         )
-        return failure_predictions(self._call(self._tests.PredictTestFailures, request, self._seconds(timeout_seconds)))
+        return failure_predictions(
+            ask_sync(self._settings, self._tests.PredictTestFailures, request, self._seconds(timeout_seconds))
+        )
 
     def select_tests(
         self,
@@ -76,7 +76,7 @@ class SyncTestCalls:
         """Select the tests that meet a goal: ``miss_rate`` or ``time_share``, one of the two. Raises ConductorError."""
         goal = goal_fields(miss_rate, time_share)
         request = selection_request(tenant_id, run, goal, must_run, must_run_distance, audit_share)
-        return selection(self._call(self._tests.SelectTests, request, self._seconds(timeout_seconds)))
+        return selection(ask_sync(self._settings, self._tests.SelectTests, request, self._seconds(timeout_seconds)))
 
     def prioritize_tests(
         self, tenant_id: str, *, timeout_seconds: float | None = None, **run: Unpack[RunFields]
@@ -105,7 +105,7 @@ class SyncTestCalls:
         """Every flaky test of a repository, those that are flaky now first. Raises ConductorError."""
         request = flaky_request(tenant_id, repository, states, page_size)
         while True:
-            page = self._call(self._tests.ListFlakyTests, request, self._seconds(timeout_seconds))
+            page = ask_sync(self._settings, self._tests.ListFlakyTests, request, self._seconds(timeout_seconds))
             yield from flaky_tests(page)
             request.page_token = page.next_page_token
             if not request.page_token:
@@ -121,7 +121,9 @@ class SyncTestCalls:
     ) -> FailureClassification:
         """Tell whether a failure is the code's, the test's or the infrastructure's. Raises ConductorError."""
         request = failure_request(tenant_id, test_id, failure)
-        return failure_classification(self._call(self._tests.ClassifyFailure, request, self._seconds(timeout_seconds)))
+        return failure_classification(
+            ask_sync(self._settings, self._tests.ClassifyFailure, request, self._seconds(timeout_seconds))
+        )
 
     def _seconds(self, told: float | None) -> float:
         return self._settings.tests_timeout_seconds if told is None else told
