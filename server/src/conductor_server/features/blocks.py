@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from conductor_features.blocks import RowState
+from conductor_features.blocks import RowBlock, RowState
 from conductor_features.listing import Identities, Owner
 from conductor_features.listings import read_lists
 from conductor_features.reader import OnlineReader, OnlineStoreUnavailable
@@ -20,6 +20,8 @@ from conductor_rpc.telemetry import Telemetry
 from conductor_server.testing.rows import Rows
 
 _UNAVAILABLE = Missing("unavailable")
+_TOGETHER = 2_500
+"""Rows that are checked in one turn of the event loop: others get theirs in between."""
 T = TypeVar("T")
 
 
@@ -37,13 +39,21 @@ class Blocks:
 
     async def rows(self, view: View, keys: Sequence[bytes], identities: Identities, until: Deadline) -> Rows:
         """Rows of a view, one for each key; none that could be read where the store does not answer in time."""
-        block = await self._read(self._reader.read_keyed_block(view, keys, identities), until) if keys else None
-        if block is None:
+        parts = (slice(at, at + _TOGETHER) for at in range(0, len(keys), _TOGETHER))
+        reads = [self._reader.read_keyed_block(view, keys[part], identities[part]) for part in parts]
+        blocks = await self._read(_all(reads), until)
+        if not blocks:
             nothing = np.zeros(len(keys), bool)
             values = np.full((len(keys), len(view.fields)), np.nan)
             return Rows(view, values, np.zeros(len(keys), np.int64), nothing, ~nothing)
-        usable = block.ok
-        return Rows(view, block.values, block.event_time_us, usable, ~usable & (block.state != RowState.ABSENT))
+        state = np.concatenate([block.state for block in blocks])
+        return Rows(
+            view,
+            np.concatenate([block.values for block in blocks]),
+            np.concatenate([block.event_time_us for block in blocks]),
+            state == RowState.OK,
+            (state != RowState.OK) & (state != RowState.ABSENT),
+        )
 
     async def lists(
         self, view: View, owners: Sequence[Owner], limit_each: int, until: Deadline
@@ -59,3 +69,7 @@ class Blocks:
         except (OnlineStoreUnavailable, TimeoutError):
             self._telemetry.count(names.FEATURE_READ_FAILURES, {})
             return None
+
+
+async def _all(reads: Sequence[Coroutine[Any, Any, RowBlock]]) -> Sequence[RowBlock]:
+    return await asyncio.gather(*reads)

@@ -8,10 +8,11 @@ from functools import partial
 from itertools import chain, compress, repeat
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conductor_features.keyed import Keyed
 from conductor_features.keys import entity_key
-from conductor_features.listing import identities_of, member_keys
+from conductor_features.listing import Identities, Owner, identities_of, member_keys
 from conductor_features.request_columns.tests import PathFailures, request_values
 from conductor_features.rows import Missing
 from conductor_features.views import PATH_CHANGES, TEST_PATH_AFFINITY
@@ -24,6 +25,8 @@ from conductor_server.testing.rows import Array
 _MOST_PATHS = 500
 _MOST_PAIRS = 20_000
 """Of a change so many paths are looked up, and so many pairs of them and tests that failed with them."""
+_INLINE_PAIRS = 128
+"""Keys of more than these are made beside the event loop."""
 _NOTHING = PathFailures(np.empty(0, np.intp), np.empty(0))
 
 
@@ -60,13 +63,21 @@ class ChangedPaths:
         owners = [(run.tenant_id, run.repository, path) for path in paths]
         lists = await self._blocks.lists(TEST_PATH_AFFINITY, owners, _MOST_PAIRS // len(paths), until)
         found = [[] if isinstance(one, Missing) else one for one in lists]
-        places = [np.fromiter(map(tests.index.get, one, repeat(-1)), np.intp, len(one)) for one in found]
-        # Tests that are no candidates are not asked for.
-        members = [list(compress(one, its >= 0)) for one, its in zip(found, places, strict=True)]
-        places = [its[its >= 0] for its in places]
-        keys = list(chain.from_iterable(map(partial(member_keys, TEST_PATH_AFFINITY), owners, members)))
-        rows = await self._blocks.rows(TEST_PATH_AFFINITY, keys, identities_of(keys), until)
+        few = sum(map(len, found)) <= _INLINE_PAIRS
+        made = _pairs(owners, found, tests) if few else await asyncio.to_thread(_pairs, owners, found, tests)
+        places, keys, identities = made
+        rows = await self._blocks.rows(TEST_PATH_AFFINITY, keys, identities, until)
         rows = rows.known_at(run.moment_us, past_only=run.past_only, of_any_age=True)
         counts = np.split(rows.field("failure_count"), np.cumsum([len(its) for its in places])[:-1])
         lost = any(isinstance(one, Missing) for one in lists) or bool(rows.unreadable.any())
         return list(map(PathFailures, places, counts)), lost
+
+
+def _pairs(
+    owners: Sequence[Owner], failed: Sequence[Sequence[str]], tests: Keyed
+) -> tuple[list[NDArray[np.intp]], Sequence[bytes], Identities]:
+    """Where each path's tests stand that are candidates, and the keys of all these pairs, with fingerprints."""
+    places = [np.fromiter(map(tests.index.get, one, repeat(-1)), np.intp, len(one)) for one in failed]
+    members = [list(compress(one, its >= 0)) for one, its in zip(failed, places, strict=True)]
+    keys = list(chain.from_iterable(map(partial(member_keys, TEST_PATH_AFFINITY), owners, members)))
+    return [its[its >= 0] for its in places], keys, identities_of(keys)
