@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
 
 from conductor_rpc import errors, names, rules
+from conductor_rpc.accepting import arrived
 from conductor_rpc.admission import Admission
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import Authenticator
@@ -54,6 +55,8 @@ class Onion(grpc.aio.ServerInterceptor):
         self._settings, self._authenticator, self._telemetry, self._audit = settings, authenticator, telemetry, audit
         self._asks_for_certificates = settings.tls_client_ca_file is not None
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self.handed_count = 0
+        """Calls that gRPC has handed to us, of whatever method."""
         self.gate = Gate(settings, telemetry, work)
         self.item_streams = ItemStreams(self.item, settings)
 
@@ -101,7 +104,7 @@ class Onion(grpc.aio.ServerInterceptor):
         with self._telemetry.call(call):
             try:
                 time_limit = _limit(call.deadline.remaining_seconds())
-                async with self._layers(call, request, time_limit, self.gate.calls):
+                async with self._layers(call, request, time_limit, self.gate.items):
                     return await handler(request)
             except asyncio.CancelledError:
                 call.code = "CANCELLED"
@@ -144,6 +147,7 @@ class Onion(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """The wrapped handler of a method, wrapped once."""
+        self.handed_count += 1
         method = handler_call_details.method
         known = self._handlers.get(method)
         if known is not None:
@@ -208,7 +212,7 @@ class Onion(grpc.aio.ServerInterceptor):
         remaining = context.time_remaining()
         deadline = NO_DEADLINE if remaining is None else Deadline.after(remaining)
         stages: list[Stage] | None = [] if names.SERVER_TIMING in metadata else None
-        call = Call(method, metadata, deadline, streams=streams, stages=stages)
+        call = Call(method, metadata, deadline, streams=streams, stages=stages, began=arrived())
         if self._asks_for_certificates:
             call.certificate = b"".join(context.auth_context().get("x509_pem_cert", ()))
         if method in AUDITED:
