@@ -81,7 +81,10 @@ async def test_beyond_the_room_grpc_refuses_and_it_is_counted():
             assert {call.code().name for call in calls if call.done()} == {"CANCELLED"}
             found = await asyncio.to_thread(codes, calls)
         assert found.count("OK") >= 8
-        assert dropped(reader) in (0, found.count("CANCELLED"))  # one reading alone can't tell them from those that wait
+        assert dropped(reader) in (
+            0,
+            found.count("CANCELLED"),
+        )  # one reading alone can't tell them from those that wait
         assert dropped(reader) == found.count("CANCELLED")
         async with running.stub() as stub:
             for _ in range(10):
@@ -102,6 +105,17 @@ async def test_no_more_is_let_in_than_there_are_places():
         release.set()
         assert [call for call in await asyncio.gather(*calls) if call == "OK"] == ["OK"] * 8
         assert {await _ask(stub, f"again-{at}") for at in range(20)} == {"OK"}  # room came back
+
+
+async def test_who_was_answered_may_ask_again_at_once():
+    """As many callers as there are places: none is refused, though all are answered, and ask again, together."""
+    async with serving(max_in_flight_count=8, min_in_flight_count=8, max_pending_count=1) as running:
+        with crowd(running.target) as ask:
+
+            def in_turns() -> set[str]:
+                return {code for _ in range(40) for code in codes(ask(8))}
+
+            assert await asyncio.to_thread(in_turns) == {"OK"}
 
 
 async def test_waiting_in_our_own_loop_counts_as_time_taken():

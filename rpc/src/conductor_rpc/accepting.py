@@ -28,13 +28,31 @@ _KNOWN = ("1.85.",)
 """Releases of grpcio whose inside this was written for, and tested with."""
 _OTHERS_ASKED = 32
 """Calls of a method that says nothing of its room: so many at once are taken, and admitted or refused."""
-_ARRIVED: ContextVar[float | None] = ContextVar("conductor_arrived", default=None)
 
 
-def arrived() -> float:
-    """When the call that this task answers came to us, on the clock of ``time.monotonic()``."""
-    moment = _ARRIVED.get()
-    return time.monotonic() if moment is None else moment
+class Arrival:
+    """A call that has come, until its answer is on its way."""
+
+    __slots__ = ("_left", "moment")
+
+    def __init__(self, left: Callable[[], None]) -> None:
+        self.moment = time.monotonic()
+        """On the clock of ``time.monotonic()``."""
+        self._left: Callable[[], None] | None = left
+
+    def leave(self) -> None:
+        """Make room for another; once, however often it is said."""
+        left, self._left = self._left, None
+        if left is not None:
+            left()
+
+
+_ARRIVAL: ContextVar[Arrival | None] = ContextVar("conductor_arrival", default=None)
+
+
+def current_arrival() -> Arrival | None:
+    """That of the call which this task answers; None where gRPC's own loop took it."""
+    return _ARRIVAL.get()
 
 
 class Handlers:
@@ -82,7 +100,7 @@ class Acceptor:
         self._asked = dict.fromkeys(handlers, 0)
         """Calls that the core was asked for and has not had yet."""
         self._bounded_count = 0
-        """Calls of bounded methods under way."""
+        """Calls of bounded methods that have come and whose answer is not on its way yet."""
         self._under_way: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -107,16 +125,17 @@ class Acceptor:
         self._asked[method] -= 1
         if asking.cancelled() or asking.exception() is not None:
             return
+        arrival = Arrival(partial(self._leave, method))
+        _ARRIVAL.set(arrival)  # inherited by the tasks that are made now
+        self._bounded_count += method in self._bounded
         state = asking.result()
-        _ARRIVED.set(time.monotonic())  # inherited by the tasks that are made now
         handling = cygrpc._handle_rpc(method, self._resolver, self._interceptors, state, self._loop, False)
         call = self._loop.create_task(cygrpc._schedule_rpc_coro(handling, state, self._loop, method))
         self._under_way.add(call)
-        self._bounded_count += method in self._bounded
-        call.add_done_callback(partial(self._ended, method))
+        call.add_done_callback(self._under_way.discard)
+        call.add_done_callback(lambda _: arrival.leave())
         self._ask(method)
 
-    def _ended(self, method: str, call: asyncio.Task[None]) -> None:
-        self._under_way.discard(call)
+    def _leave(self, method: str) -> None:
         self._bounded_count -= method in self._bounded
         self._ask(method)

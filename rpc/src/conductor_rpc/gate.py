@@ -82,6 +82,8 @@ class Gate:
             now = time.monotonic()
             admission.limit.sample(now - call.began, admission.taken_count, now)
         admission.release(place)
+        if call.arrival is not None:  # before the answer is sent: who gets it may ask at once again
+            call.arrival.leave()
 
 
 def _limit_of(settings: RpcSettings, target_seconds: float) -> Limit:

@@ -84,9 +84,9 @@ class RpcSettings(LogSettings):
     """The same of single tenants, by their ids, for example ``{"acme": 200}``."""
     tenant_burst_seconds: float = Field(default=1.0, gt=0)
     """So many seconds' worth of questions may come at once."""
-    max_pending_count: int = Field(default=16, ge=1)
-    """Calls that have come and wait to be looked at, 0.2 to 0.4 s' worth; gRPC itself refuses further ones, with
-    CANCELLED."""
+    max_pending_count: int = Field(default=32, ge=1)
+    """Calls of a method that wait in gRPC itself, where there was no room to take them; gRPC refuses further ones, with
+    CANCELLED. All of them wait about as long as so many answers take."""
     max_connection_stream_count: int = Field(default=512, ge=1)
     """Calls of one connection under way at once, streams included; further ones wait at the caller (HTTP/2). More than
     ``max_pending_count``, or who floods by one connection has calls grow old there instead of being refused."""
