@@ -1,6 +1,6 @@
 """F6: the network between event service and PostgreSQL is cut, and connections that were open hang.
 
-Statement timeouts are PostgreSQL's, who can't be heard then; kernels think that all is well, as the proxy's end is there.
+Statement timeouts are PostgreSQL's, who can't be heard then; kernels think that all is well: the proxy's end is there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BATCH = 5
 PATIENCE_SECONDS = 0.5
 """Of the event service with a batch, and with a statement."""
 LATE_SECONDS = 5.0
-"""A check of a connection, a new one and a batch may each take that long; the client asks again; the machine is busy."""
+"""A check, a new connection and a batch may each take the patience; the client asks again; the machine is busy."""
 FAULTS = (REPLIES_LOST, HALF_OPEN, PARTITION, REQUESTS_LOST)
 SHORT_FORM = FAULTS[:2]
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import grpc
 import grpc.aio
@@ -97,9 +98,9 @@ async def test_no_more_is_let_in_than_there_are_places():
     async with serving(max_in_flight_count=8, min_in_flight_count=8) as running, running.stub() as stub:
         running.predictions.behaviour = lambda _: release.wait()
         calls = [asyncio.ensure_future(_ask(stub, f"tenant-{at}")) for at in range(20)]
-        async with asyncio.timeout(10):
-            while sum(call.done() for call in calls) < 12:
-                await asyncio.sleep(0.01)
+        refused = asyncio.as_completed(calls, timeout=10)
+        for _ in range(12):
+            await next(refused)
         assert running.predictions.calls == 8
         assert {call.result() for call in calls if call.done()} <= {"OVERLOADED", "TENANT_OVERLOADED"}
         release.set()
@@ -107,15 +108,20 @@ async def test_no_more_is_let_in_than_there_are_places():
         assert {await _ask(stub, f"again-{at}") for at in range(20)} == {"OK"}  # room came back
 
 
-async def test_who_was_answered_may_ask_again_at_once():
-    """As many callers as there are places: none is refused, though all are answered, and ask again, together."""
-    async with serving(max_in_flight_count=8, min_in_flight_count=8, max_pending_count=1) as running:
-        with crowd(running.target) as ask:
+async def test_a_call_knows_nothing_of_those_before_it():
+    """It is asked for when another one makes room, in that one's task."""
+    whose: ContextVar[int] = ContextVar("whose", default=0)
+    seen: list[int] = []
 
-            def in_turns() -> set[str]:
-                return {code for _ in range(40) for code in codes(ask(8))}
+    async def behaviour(_) -> None:
+        seen.append(whose.get())
+        whose.set(len(seen))
 
-            assert await asyncio.to_thread(in_turns) == {"OK"}
+    async with serving(max_in_flight_count=2, min_in_flight_count=2) as running, running.stub() as stub:
+        running.predictions.behaviour = behaviour
+        for _ in range(20):
+            await stub.PredictBuildDuration(request())
+    assert seen == [0] * 20
 
 
 async def test_waiting_in_our_own_loop_counts_as_time_taken():

@@ -3,7 +3,7 @@
 ``grpc.aio`` asks its core for one call of a method at a time, and needs several turns of the event loop for each. Under
 load a turn is long, so calls wait in the core, where nobody sees them, and are answered one by one. This asks for as
 many as there are places: what one read of a socket brought is there in one turn, is answered together, and is admitted
-or refused before it has grown old. When there is no room it asks for none, and gRPC's own loop goes on alone (ADR 31).
+or refused before it has grown old. When there is no room it asks for none, and gRPC's own loop goes on alone (ADR 32).
 
 gRPC offers no way to ask for more; what is called here is inside it. So it is done with releases that are known, and
 others serve as gRPC does it.
@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any
 
@@ -62,7 +62,7 @@ class Handlers:
         self._server = server
         self.by_method: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """As of ``grpc.aio.Server``."""
         self._server.add_generic_rpc_handlers(tuple(handlers))
 
@@ -102,6 +102,7 @@ class Acceptor:
         self._bounded_count = 0
         """Calls of bounded methods that have come and whose answer is not on its way yet."""
         self._under_way: set[asyncio.Task[None]] = set()
+        self._context = Context()  # what is asked for when a call ends is not that call's
 
     def start(self) -> None:
         """Begin; the server has been started. It ends with the server."""
@@ -117,8 +118,9 @@ class Acceptor:
         room = self._room() - self._bounded_count if method in self._bounded else _OTHERS_ASKED
         while self._asked[method] < room and self._core.is_running():
             self._asked[method] += 1
-            asking = self._loop.create_task(self._core._request_registered_call(method.encode()))
-            asking.add_done_callback(partial(self._take, method))
+            request = self._core._request_registered_call(method.encode())
+            asking = self._loop.create_task(request, context=self._context)
+            asking.add_done_callback(partial(self._take, method), context=self._context)
 
     def _take(self, method: str, asking: asyncio.Task[Any]) -> None:
         """Handle a call that has come. What was asked for when the server stops fails."""
@@ -126,7 +128,7 @@ class Acceptor:
         if asking.cancelled() or asking.exception() is not None:
             return
         arrival = Arrival(partial(self._leave, method))
-        _ARRIVAL.set(arrival)  # inherited by the tasks that are made now
+        _ARRIVAL.set(arrival)  # each task that is made now begins with a copy
         self._bounded_count += method in self._bounded
         state = asking.result()
         handling = cygrpc._handle_rpc(method, self._resolver, self._interceptors, state, self._loop, False)

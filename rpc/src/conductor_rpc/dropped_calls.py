@@ -1,11 +1,11 @@
-"""How many calls gRPC took in and handed to nobody: refused beyond its queue's bound, or expired there (ADR 31)."""
+"""How many calls gRPC took in and handed to nobody: refused beyond its queue's bound, or expired there (ADR 32)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined, unused-ignore]
 
 
 class DroppedCalls:

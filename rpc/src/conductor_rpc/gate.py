@@ -30,7 +30,7 @@ class Gate:
         )
         self.calls = Admission(_limit_of(settings, settings.target_latency_seconds), settings.batch_share)
         self.items = Admission(_limit_of(settings, settings.item_target_latency_seconds), settings.batch_share)
-        """Of streams. Each stream is held back by itself, so its items may be slower than calls before it is too much."""
+        """Of streams. Each stream is held back by itself, so its items may be slower before it is too much."""
         self.streams = Admission(FixedLimit(settings.max_stream_count), batch_share=1.0)
         """Streams both ways are open for as long as their callers like: they must not take the places of work."""
         self.bounded = frozenset(method for method, kind in work.items() if kind.alike)
