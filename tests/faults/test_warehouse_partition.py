@@ -27,12 +27,12 @@ from conductor_workbench.faults.proxy import Proxy
 from warehouse.histories import events_of, random_history
 
 BATCH = 5
-PATIENCE_SECONDS = 0.5
+PATIENCE_SECONDS = 2.0
 """Of the event service with a batch, and with a statement."""
-LATE_SECONDS = 5.0
+LATE_SECONDS = 15.0
 """A check, a new connection and a batch may each take the patience; the client asks again; the machine is busy."""
-FAULTS = (REPLIES_LOST, HALF_OPEN, PARTITION, REQUESTS_LOST)
-SHORT_FORM = FAULTS[:2]
+FAULTS = (HALF_OPEN, REPLIES_LOST, PARTITION, REQUESTS_LOST)
+SHORT_FORM = FAULTS[:1]
 
 
 @pytest.fixture
