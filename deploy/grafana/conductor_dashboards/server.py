@@ -82,6 +82,13 @@ SERVER = Board(
                     ),
                     "CallsRefused",
                 ),
+                Panel(
+                    "Dropped",
+                    "Calls a second that gRPC refused, or let expire, before the server had looked at them.",
+                    "reqps",
+                    ((rate("conductor_admission_dropped_total", "job"), "{{job}}"),),
+                    "CallsDropped",
+                ),
             ),
         ),
         (

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
 
 from conductor_rpc import errors, names, rules
+from conductor_rpc.accepting import current_arrival
 from conductor_rpc.admission import Admission
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import Authenticator
@@ -56,6 +57,8 @@ class Onion(grpc.aio.ServerInterceptor):
         self._settings, self._authenticator, self._telemetry, self._audit = settings, authenticator, telemetry, audit
         self._asks_for_certificates = settings.tls_client_ca_file is not None
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self.handed_count = 0
+        """Calls that gRPC has handed to us, of whatever method."""
         self.gate = Gate(settings, telemetry, work)
         self.item_streams = ItemStreams(self.item, settings)
 
@@ -108,7 +111,7 @@ class Onion(grpc.aio.ServerInterceptor):
         with self._telemetry.call(call):
             try:
                 limit = asyncio.timeout(call.deadline.remaining_seconds())
-                return await self._layers(call, request, limit, self.gate.calls, lambda: handler(request))
+                return await self._layers(call, request, limit, self.gate.items, lambda: handler(request))
             except asyncio.CancelledError:
                 call.code = "CANCELLED"
                 raise
@@ -156,6 +159,7 @@ class Onion(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """The wrapped handler of a method, wrapped once."""
+        self.handed_count += 1
         method = handler_call_details.method
         known = self._handlers.get(method)
         if known is not None:
@@ -230,6 +234,9 @@ class Onion(grpc.aio.ServerInterceptor):
         deadline = NO_DEADLINE if remaining is None else Deadline.after(remaining)
         stages: list[Stage] | None = [] if names.SERVER_TIMING in metadata else None
         call = Call(method, metadata, deadline, streams=streams, stages=stages)
+        call.arrival = current_arrival()
+        if call.arrival is not None:  # it has waited for its turn
+            call.began = call.arrival.moment
         if self._asks_for_certificates:
             call.certificate = b"".join(context.auth_context().get("x509_pem_cert", ()))
         if method in AUDITED:

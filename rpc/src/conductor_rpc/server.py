@@ -18,9 +18,11 @@ from grpc_reflection.v1alpha import reflection
 
 from conductor_client.audit_log import AuditLog
 from conductor_rpc import health, names, tls
+from conductor_rpc.accepting import Acceptor, Handlers
 from conductor_rpc.admin.ports import AdminPorts
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import authenticator
+from conductor_rpc.dropped_calls import DroppedCalls
 from conductor_rpc.items import ItemStreams
 from conductor_rpc.onion import Onion
 from conductor_rpc.settings import RpcSettings, SettingsInvalid
@@ -38,8 +40,8 @@ class Service:
 
     name: str
     """Full name, for example ``conductor.prediction.v1.PredictionService``."""
-    register: Callable[[grpc.aio.Server], None]
-    """Adds the servicer to a server."""
+    register: Callable[[Any], None]
+    """Adds the servicer to a server, or to what stands for one."""
     work: Mapping[str, Work] = field(default_factory=dict)
     """Methods by name, those whose calls differ from ``work.OTHER``."""
 
@@ -68,6 +70,8 @@ class RpcServer:
         work = {f"/{service.name}/{method}": of for service in services for method, of in service.work.items()}
         audit = Audit(AuditLog(settings.audit_file))
         self._onion = Onion(settings, self._authenticator, telemetry, audit, work)
+        self._dropped = DroppedCalls(lambda: self._onion.handed_count)
+        telemetry.observe(names.DROPPED, self._dropped.count, total=True)
         self._health = health.Health(tuple(service.name for service in services))
         self.admin = AdminPorts(settings, self._health, lambda: self.is_serving, telemetry.registry)
         self._server: grpc.aio.Server | None = None
@@ -77,7 +81,7 @@ class RpcServer:
     @property
     def in_flight_count(self) -> int:
         """Calls and items under way, and open streams."""
-        return self._onion.gate.calls.in_flight_count + self._onion.gate.streams.in_flight_count
+        return self._onion.gate.in_flight_count
 
     @property
     def item_streams(self) -> ItemStreams:
@@ -109,8 +113,10 @@ class RpcServer:
         """
         await self.start_admin()
         server = grpc.aio.server(interceptors=(self._onion,), options=self._options())
+        self._dropped.watch_newest()
+        handlers = Handlers(server)
         for service in self._services:
-            service.register(server)
+            service.register(handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         served = [service.name for service in self._services]
         reflection.enable_server_reflection((*served, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -120,6 +126,8 @@ class RpcServer:
             await self.admin.stop()
             raise
         await server.start()
+        gate = self._onion.gate
+        Acceptor(server, handlers.by_method, (self._onion,), gate.bounded, gate.call_room).start()
         self._stalls.start()
         self._server = server
         await self._health.report(serving=True)
@@ -193,7 +201,7 @@ class RpcServer:
             ("grpc.keepalive_time_ms", int(self._settings.keepalive_seconds * 1000)),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.so_reuseport", int(self._share_port)),
-            ("grpc.enable_channelz", int(self._settings.admin_grpc_port is not None)),
+            ("grpc.enable_channelz", 1),
         ]
 
 

@@ -21,6 +21,7 @@ from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import OFF, Telemetry
 from conductor_warehouse import schema
 from conductor_warehouse.event_service import event_service
+from conductor_warehouse.hanging import given_up_after, keepalive
 from conductor_warehouse.ingestion import IngestResult, ingest
 from conductor_warehouse.schema import SchemaMismatch
 from conductor_warehouse.settings import WarehouseSettings
@@ -46,14 +47,15 @@ class Warehouse:
         self._telemetry = telemetry
         IngestResult().tell(telemetry)
         self._timeout_seconds = settings.publish_timeout_seconds
+        self._batch_seconds = settings.publish_batch_seconds
         self._pool = ConnectionPool(
             settings.require_database_url(),
             min_size=1,
             max_size=settings.publish_connection_count,
             timeout=settings.publish_timeout_seconds,
-            kwargs={"autocommit": True},
+            kwargs={"autocommit": True, **keepalive(settings.publish_timeout_seconds)},
             configure=self._configure,
-            check=ConnectionPool.check_connection,
+            check=self._check,
             # The pool doubles its pauses: without this a long outage would go on long after the database is back.
             reconnect_timeout=_RECONNECT_SECONDS,
             open=False,
@@ -87,11 +89,17 @@ class Warehouse:
         with ExitStack() as stack:
             with self._telemetry.stage(names.INGEST_CONNECTION):
                 connection = stack.enter_context(self._pool.connection())
+            stack.enter_context(given_up_after(self._batch_seconds, connection))
             return ingest(connection, events, tenant_id, telemetry=self._telemetry)
 
     def _configure(self, connection: Connection[Any]) -> None:
         milliseconds = str(int(self._timeout_seconds * 1000))
-        connection.execute("SELECT set_config('statement_timeout', %s, false)", (milliseconds,))
+        with given_up_after(self._timeout_seconds, connection):
+            connection.execute("SELECT set_config('statement_timeout', %s, false)", (milliseconds,))
+
+    def _check(self, connection: Connection[Any]) -> None:
+        with given_up_after(self._timeout_seconds, connection):
+            ConnectionPool.check_connection(connection)
 
 
 @asynccontextmanager

@@ -37,6 +37,8 @@ class WarehouseSettings(LogSettings):
     """Database connections of the event service: as many batches are stored at once."""
     publish_timeout_seconds: float = Field(default=10.0, gt=0)
     """How long the event service waits for a connection, and for one statement of the database."""
+    publish_batch_seconds: float = Field(default=60.0, gt=0)
+    """How long a batch may take as a whole. After that its connection is taken to hang, and cut."""
 
     event_stream_url: str = "redis://127.0.0.1:6379/0"
     """The stream of events that is consumed is on this Redis, or on Kafka: ``kafka://host:port,host:port``."""
