@@ -15,7 +15,7 @@ from conductor_workbench.bench.parts import USUAL, Part
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-demo_commands = typer.Typer(help="The whole way once, with a report.")
+demo_commands = typer.Typer()
 datasets_commands = typer.Typer(no_args_is_help=True, help="Public data sets: list, fetch, convert to events.")
 
 DirectoryOption = Annotated[Path, typer.Option("--directory", "-d", help="Where data, logs, keys and models are kept.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -72,7 +72,8 @@ def find_histories() -> tuple[str, Mapping[str, Sequence[Run]]]:
         events = list(tcp.convert(files, tcp.Report()))
         source = f"real: {tcp.NAME}, {len(events):,} runs in {len(files)} files"
     else:
-        events = [event for event, _ in simulate_tests(TestSimulation())]
+        now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)  # which tests are flaky is told of today
+        events = [event for event, _ in simulate_tests(TestSimulation(end=now))]
         source = "simulated (CONDUCTOR_DATA_HOME holds no real test runs)"
     histories: dict[str, list[Run]] = {}
     for event in sorted(events, key=lambda event: event.time):

@@ -181,6 +181,6 @@ def _flaky(tenants: Mapping[str, Any]) -> str:
         for one in tenant["flaky"]
     ]  # fmt: skip
     if not rows:
-        return "<p>None is known: no test was tried again in its run with another result.</p>"
+        return "<p>None is known today: none failed lately and passed in the same run.</p>"
     head = ("test", "project", "state", "next failure is flaky", "flips on equal code", "failed results")
     return table(head, rows[:_SHOWN_TESTS]) + f"<p>{len(rows):,} in all.</p>"
