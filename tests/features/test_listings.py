@@ -29,10 +29,12 @@ from conductor_features.writer import write_rows
 from conductor_workbench.embedded import EmbeddedRedis
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+LONG_AGO = datetime(2020, 2, 29, tzinfo=UTC)
 OWNER = ("acme", "octocat/app")
 FIELDS = len(TEST_HISTORY.fields)
 FILLED = b"epoch+lists 7 1"
-PATIENT = 2.0
+PATIENT = 15.0
+"""Seconds; a busy machine may stand still for some."""
 SELDOM = 1e6
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
 
@@ -96,7 +98,8 @@ def test_a_view_is_listed_by_all_join_keys_but_one() -> None:
             listing_key(view, owner)
 
 
-_ROWS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("pq"), texts, st.integers(0, 5)), max_size=12)
+_FEW = st.sampled_from(["t", "ü", "1:t"])
+_ROWS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("pq"), _FEW, st.integers(0, 5)), max_size=12)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
@@ -135,6 +138,12 @@ def test_what_is_no_list_is_replaced_and_the_view_counts_as_not_filled(client: r
     write_tests(client, ["b", "c"])
     assert scores(client, TEST_HISTORY, OWNER) == dict.fromkeys("bc", NOW.timestamp())
     assert not client.exists(position_key(TEST_HISTORY.key))  # else nobody would bring the others back
+
+
+def test_a_late_row_makes_nobody_older(client: redis.Redis) -> None:
+    for days in (1, 2, 0):
+        write_tests(client, ["a"], NOW + timedelta(days=days))
+    assert scores(client, TEST_HISTORY, OWNER) == {"a": (NOW + timedelta(days=2)).timestamp()}
 
 
 def test_a_long_list_is_written_in_parts(client: redis.Redis) -> None:
@@ -185,8 +194,9 @@ async def test_a_block_tells_absent_from_corrupt_from_not_filled(client: redis.R
             and not block.event_time_us[1:].any()
         )
     assert (loader.statistics.absent, loader.statistics.corrupt) == (4, 16)
-    none = await loader.read_keyed_block(TEST_HISTORY, [], identities_of([]))
-    assert len(none) == 0 and none.values.shape == (0, FIELDS)
+    for reader in (loader, OnlineReader("redis+cluster://127.0.0.1:1")):  # which was never connected
+        none = await reader.read_keyed_block(TEST_HISTORY, [], identities_of([]))
+        assert len(none) == 0 and none.values.shape == (0, FIELDS)
 
 
 async def test_a_list_is_read_anew_beside_the_requests(client: redis.Redis, loader: OnlineReader) -> None:
@@ -224,7 +234,7 @@ async def test_a_young_list_is_not_read_again(client: redis.Redis, loader: Onlin
 async def test_the_newest_are_held_and_the_old_left_out(client: redis.Redis, loader: OnlineReader) -> None:
     fill(client)
     for age, name in enumerate(["new", "fresh", "older", "oldest"]):
-        write_tests(client, [name], NOW - timedelta(days=40 * age))
+        write_tests(client, [name], LONG_AGO - timedelta(days=40 * age))
     names = ["fresh", "new", "older"]  # 80 days before the list's newest, whenever that was
     listed = await Listings(loader).get(TEST_HISTORY, OWNER, PATIENT)
     assert members(listed) == names and isinstance(listed, Listed) and not listed.cut
@@ -273,6 +283,11 @@ async def test_while_redis_is_filled_what_was_known_stays(client: redis.Redis, l
     await listings.settle()
     found = await listings.get(TEST_HISTORY, OWNER, PATIENT)
     assert members(found) == ["b", "c"] and isinstance(found, Listed) and found.whole
+    await listings.settle()
+    client.delete(listing_key(TEST_HISTORY, OWNER))
+    await listings.get(TEST_HISTORY, OWNER, PATIENT)
+    await listings.settle()
+    assert await listings.get(TEST_HISTORY, OWNER, PATIENT) is ABSENT
     await listings.close()
 
 

@@ -35,7 +35,7 @@ def epoch_of(view: View, epoch: str) -> str:
 
 def is_listed(position: bytes | None) -> bool:
     """Whether a position says that every entity's row is there, and in its list."""
-    return position is not None and is_filled(position) and position.partition(b" ")[0].endswith(_WITH_LISTS.encode())
+    return position is not None and position.partition(b" ")[0].endswith(_WITH_LISTS.encode())
 
 
 def is_filled(position: bytes | None) -> bool:

@@ -239,7 +239,7 @@ class OnlineReader:
         """
         positions = self._store.position_keys(view.key)
         stored = await self._fetch([*positions, *keys])
-        if not positions:  # as in read
+        if keys and not positions:  # as in read
             return await self.read_keyed_block(view, keys, identities)
         filled = all(map(is_filled, stored[: len(positions)]))
         stored = stored[len(positions) :]
