@@ -11,9 +11,6 @@ from conductor_rpc.server import RpcServer, serve_until_signal
 from conductor_server.app import application
 from conductor_server.settings import ServerSettings
 
-_YOUNG_OBJECTS = 5_000
-"""So many more made than freed, and the collector looks at the young ones. A batch of 32 has some two thousand."""
-
 
 async def serve_process(
     settings: ServerSettings,
@@ -40,8 +37,6 @@ async def serve_process(
             # What is there now stays until the end: the collector need not walk through it while requests wait.
             gc.collect()
             gc.freeze()
-            # Of what comes with requests nearly all goes with them; one batch of them must not bring the collector in.
-            gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
             on_ready(server)
             await serve_until_signal(server)
     finally:
