@@ -29,7 +29,7 @@ from conductor_training.test_failure.estimator import (
 from conductor_training.test_failure.fit import TooLittleHistory, require_history
 from conductor_training.test_failure.frame import TestFrame
 from conductor_training.test_failure.metrics import log_loss
-from conductor_training.test_failure.selection import order_figures
+from conductor_training.test_failure.selection import LEAST_RUNS, order_figures
 from conductor_training.test_failure.trees import correction, fit_trees
 
 FOLDS = 5
@@ -85,7 +85,7 @@ def select_global(held_out: Mapping[str, Backtest]) -> Candidate:
     worse by more than chance; chance is the standard error of the paired difference."""
     chosen, best_gain = BASE, 0.0
     figures = [order_figures(judged).apfd for judged in held_out.values()]
-    figures = [apfd for apfd in figures if len(apfd[BASE.name])]
+    figures = [apfd for apfd in figures if len(apfd[BASE.name]) >= LEAST_RUNS]
     if len(figures) < 2:
         return BASE
     for candidate in BLENDS:
