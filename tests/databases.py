@@ -61,6 +61,9 @@ def copy_of(server: EmbeddedPostgres, name: str) -> Iterator[str]:
     copy = f"{name}_{next(_NUMBERS)}"
     with psycopg.connect(server.url, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{copy}" TEMPLATE "{name}"')
-    yield server.database_url(copy)
+    url = server.database_url(copy)
+    with psycopg.connect(url, autocommit=True) as connection:  # for a Redis it must not pass for another copy
+        connection.execute("UPDATE materialization_cursors SET epoch = gen_random_uuid()")
+    yield url
     with psycopg.connect(server.url, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{copy}" WITH (FORCE)')

@@ -105,7 +105,7 @@ async def listed(
 def flaky_model() -> LoadedModel:
     """A real graph, of weights that make tests with flips flaky."""
     inputs = trained().frame.inputs
-    graph = FlakyEstimator((0.1, 0.1, 3.0, 0.5, 2.0), -1.0, 100).export().SerializeToString(deterministic=True)
+    graph = FlakyEstimator((0.1, 0.1, 3.0, 0.5, 2.0), -1.0).export().SerializeToString(deterministic=True)
     golden = bundles.golden_requests(inputs, bundles.run(graph, INPUT_NAME, [PROBABILITY], inputs))
     manifest = ModelManifest(
         predictor=PREDICTOR,

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from conductor_rpc.accepting import Arrival
 from conductor_rpc.exceptions import DeadlineTooShort
 
 
@@ -102,8 +101,6 @@ class Call:
     fell_back: bool = False
     """Its answer is less than the best that there is for its tenant."""
     began: float = field(default_factory=time.monotonic)
-    arrival: Arrival | None = None
-    """What it holds of the room for calls that come; None for an item, and where gRPC's own loop took it."""
     trace_id: int = 0
     """Of its trace, and of its span there: 0 until ``tracing.ids_of`` is asked for them, which few calls need."""
     span_id: int = 0

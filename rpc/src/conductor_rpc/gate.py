@@ -28,24 +28,11 @@ class Gate:
         self._rates = TenantRates(
             settings.tenant_questions_per_second, settings.tenant_burst_seconds, settings.tenant_rates
         )
-        self.calls = Admission(_limit_of(settings, settings.target_latency_seconds), settings.batch_share)
-        self.items = Admission(_limit_of(settings, settings.item_target_latency_seconds), settings.batch_share)
-        """Of streams. Each stream is held back by itself, so its items may be slower before it is too much."""
+        self.calls = Admission(_limit_of(settings), settings.batch_share)
         self.streams = Admission(FixedLimit(settings.max_stream_count), batch_share=1.0)
         """Streams both ways are open for as long as their callers like: they must not take the places of work."""
-        self.bounded = frozenset(method for method, kind in work.items() if kind.alike)
-        """Methods whose calls the limit of ``calls`` is found by."""
-        telemetry.observe(names.IN_FLIGHT, lambda: self.calls.taken_count + self.items.taken_count)
-        telemetry.observe(names.CONCURRENCY_LIMIT, self.call_room)
-
-    @property
-    def in_flight_count(self) -> int:
-        """Calls and items under way, and open streams."""
-        return sum(admission.in_flight_count for admission in (self.calls, self.items, self.streams))
-
-    def call_room(self) -> int:
-        """How many calls may be under way at once, just now."""
-        return self.calls.limit.count(time.monotonic())
+        telemetry.observe(names.IN_FLIGHT, lambda: self.calls.taken_count)
+        telemetry.observe(names.CONCURRENCY_LIMIT, lambda: self.calls.limit.count(time.monotonic()))
 
     def admit(self, admission: Admission, call: Call, tenant_id: str, request: Any | None) -> Place:
         """A place for the call; ``request`` is None for a stream, whose questions come later.
@@ -82,12 +69,10 @@ class Gate:
             now = time.monotonic()
             admission.limit.sample(now - call.began, admission.taken_count, now)
         admission.release(place)
-        if call.arrival is not None:  # before the answer is sent: who gets it may ask at once again
-            call.arrival.leave()
 
 
-def _limit_of(settings: RpcSettings, target_seconds: float) -> Limit:
+def _limit_of(settings: RpcSettings) -> Limit:
     most = settings.max_in_flight_count
     if settings.concurrency_limit == "fixed":
         return FixedLimit(most)
-    return AdaptiveLimit(settings.min_in_flight_count, most, target_seconds)
+    return AdaptiveLimit(settings.min_in_flight_count, most, settings.target_latency_seconds)

@@ -14,7 +14,6 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
 
 from conductor_rpc import errors, names, rules
-from conductor_rpc.accepting import current_arrival
 from conductor_rpc.admission import Admission
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import Authenticator
@@ -111,7 +110,7 @@ class Onion(grpc.aio.ServerInterceptor):
         with self._telemetry.call(call):
             try:
                 limit = asyncio.timeout(call.deadline.remaining_seconds())
-                return await self._layers(call, request, limit, self.gate.items, lambda: handler(request))
+                return await self._layers(call, request, limit, self.gate.calls, lambda: handler(request))
             except asyncio.CancelledError:
                 call.code = "CANCELLED"
                 raise
@@ -234,9 +233,6 @@ class Onion(grpc.aio.ServerInterceptor):
         deadline = NO_DEADLINE if remaining is None else Deadline.after(remaining)
         stages: list[Stage] | None = [] if names.SERVER_TIMING in metadata else None
         call = Call(method, metadata, deadline, streams=streams, stages=stages)
-        call.arrival = current_arrival()
-        if call.arrival is not None:  # it has waited for its turn
-            call.began = call.arrival.moment
         if self._asks_for_certificates:
             call.certificate = b"".join(context.auth_context().get("x509_pem_cert", ()))
         if method in AUDITED:

@@ -18,7 +18,6 @@ from grpc_reflection.v1alpha import reflection
 
 from conductor_client.audit_log import AuditLog
 from conductor_rpc import health, names, tls
-from conductor_rpc.accepting import Acceptor, Handlers
 from conductor_rpc.admin.ports import AdminPorts
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import authenticator
@@ -40,8 +39,8 @@ class Service:
 
     name: str
     """Full name, for example ``conductor.prediction.v1.PredictionService``."""
-    register: Callable[[Any], None]
-    """Adds the servicer to a server, or to what stands for one."""
+    register: Callable[[grpc.aio.Server], None]
+    """Adds the servicer to a server."""
     work: Mapping[str, Work] = field(default_factory=dict)
     """Methods by name, those whose calls differ from ``work.OTHER``."""
 
@@ -81,7 +80,7 @@ class RpcServer:
     @property
     def in_flight_count(self) -> int:
         """Calls and items under way, and open streams."""
-        return self._onion.gate.in_flight_count
+        return self._onion.gate.calls.in_flight_count + self._onion.gate.streams.in_flight_count
 
     @property
     def item_streams(self) -> ItemStreams:
@@ -114,9 +113,8 @@ class RpcServer:
         await self.start_admin()
         server = grpc.aio.server(interceptors=(self._onion,), options=self._options())
         self._dropped.watch_newest()
-        handlers = Handlers(server)
         for service in self._services:
-            service.register(handlers)
+            service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         served = [service.name for service in self._services]
         reflection.enable_server_reflection((*served, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -126,8 +124,6 @@ class RpcServer:
             await self.admin.stop()
             raise
         await server.start()
-        gate = self._onion.gate
-        Acceptor(server, handlers.by_method, (self._onion,), gate.bounded, gate.call_room).start()
         self._stalls.start()
         self._server = server
         await self._health.report(serving=True)

@@ -71,11 +71,9 @@ class RpcSettings(LogSettings):
     concurrency_limit: Literal["adaptive", "fixed"] = "adaptive"
     """``adaptive``: fewer calls are let in while predictions take longer than they should. ``fixed``: always
     ``max_in_flight_count``."""
-    target_latency_seconds: float = Field(default=0.05, gt=0)
-    """What half of the calls for a prediction may take before their adaptive limit falls."""
-    item_target_latency_seconds: float = Field(default=0.2, gt=0)
-    """The same of streams' items. With all of a stream's under way each takes about 0.07 s on a quiet core: that is no
-    overload."""
+    target_latency_seconds: float = Field(default=0.2, gt=0)
+    """What half of the predictions may take before the adaptive limit falls. A stream with all its items under way
+    takes about 0.07 s on a quiet core: that is no overload."""
     batch_share: float = Field(default=0.5, gt=0, le=1)
     """Batch work is let in while less than this share of the limit is taken."""
     tenant_questions_per_second: float = Field(default=0.0, ge=0)
@@ -84,9 +82,9 @@ class RpcSettings(LogSettings):
     """The same of single tenants, by their ids, for example ``{"acme": 200}``."""
     tenant_burst_seconds: float = Field(default=1.0, gt=0)
     """So many seconds' worth of questions may come at once."""
-    max_pending_count: int = Field(default=32, ge=1)
-    """Calls of a method that wait in gRPC itself, where there was no room to take them; gRPC refuses further ones, with
-    CANCELLED. All of them wait about as long as so many answers take."""
+    max_pending_count: int = Field(default=256, ge=1)
+    """Calls that have come and wait to be looked at, 0.2 to 0.4 s' worth; gRPC itself refuses further ones, with
+    CANCELLED."""
     max_connection_stream_count: int = Field(default=512, ge=1)
     """Calls of one connection under way at once, streams included; further ones wait at the caller (HTTP/2). More than
     ``max_pending_count``, or who floods by one connection has calls grow old there instead of being refused."""

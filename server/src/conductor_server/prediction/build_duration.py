@@ -53,6 +53,11 @@ class BuildDurationPredictor:
         self._asking = AskingModels(PREDICTOR, telemetry)
         self._inputs = InputCounts(PREDICTOR, telemetry)
 
+    def hurry(self, one: Asked) -> Deadline | None:
+        """When the read of features must be given up for who can't wait as long as it may take; else None."""
+        until = self._read_until(one.deadline, time.monotonic())
+        return None if until is NO_DEADLINE else until
+
     async def predict(self, asked: Sequence[Asked]) -> list[_Answer]:
         """Answers in the order of what is asked: one read of features for all, and one run per model.
 

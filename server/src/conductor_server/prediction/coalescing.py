@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context
 from typing import Generic, TypeVar
 
@@ -30,9 +30,13 @@ class Coalescer(Generic[Q, A]):
         self,
         answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
         begins: Callable[[Sequence[Q]], None] = lambda _: None,
+        apart: Callable[[Q], Hashable] = lambda _: None,
     ) -> None:
-        """``answer`` gives answers in the order of the questions; ``begins`` is told of a batch before."""
-        self._answer, self._batch_begins = answer, begins
+        """``answer`` gives answers in the order of the questions; ``begins`` is told of a batch before.
+
+        ``apart``: questions for which it differs are not answered together, as a batch is ready when its last one is.
+        """
+        self._answer, self._batch_begins, self._apart = answer, begins, apart
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._begins: asyncio.Handle | None = None
         """When what is waiting is answered, if nothing changes."""
@@ -55,11 +59,15 @@ class Coalescer(Generic[Q, A]):
         """Answer all that is waiting."""
         self._begins = None
         waiting, self._waiting = self._waiting, []
-        asked = [(question, future) for question, future in waiting if not future.done()]
-        for first in range(0, len(asked), _MOST_TOGETHER):
-            task = asyncio.get_running_loop().create_task(self._answer_batch(asked[first : first + _MOST_TOGETHER]))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+        together: dict[Hashable, list[tuple[Q, asyncio.Future[A]]]] = {}
+        for question, future in waiting:
+            if not future.done():
+                together.setdefault(self._apart(question), []).append((question, future))
+        for asked in together.values():
+            for first in range(0, len(asked), _MOST_TOGETHER):
+                task = asyncio.get_running_loop().create_task(self._answer_batch(asked[first : first + _MOST_TOGETHER]))
+                self._tasks.add(task)
+                task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -43,7 +43,7 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         self, build_duration: BuildDurationPredictor, telemetry: Telemetry, item_streams: Callable[[], ItemStreams]
     ) -> None:
         self._build_duration, self._telemetry, self._item_streams = build_duration, telemetry, item_streams
-        self._together = Coalescer(build_duration.predict, _batch_begins)
+        self._together = Coalescer(build_duration.predict, _batch_begins, build_duration.hurry)
 
     async def PredictBuildDuration(  # noqa: N802 - the contract's name
         self, request: messages.PredictBuildDurationRequest, context: _Context
