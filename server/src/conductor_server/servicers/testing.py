@@ -30,7 +30,7 @@ from conductor_server.testing.ports import Flakiness, Intelligence
 
 SERVICE_NAME = DESCRIPTOR.services_by_name["TestIntelligenceService"].full_name
 _DEFAULT_EXPLANATIONS, _DEFAULT_PAGE = 10, 100
-_TESTS_PER_QUESTION = 8
+_TESTS_PER_QUESTION = 32
 _DIFF_BYTES_PER_QUESTION = 1024
 """What takes as long as a question of a batch."""
 _ALL_KNOWN = 2_000

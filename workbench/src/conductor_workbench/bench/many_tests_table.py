@@ -26,7 +26,7 @@ def many_tests_table(figures: Figures) -> Table:
                 f"{rate['latency']['p95_ms']:.1f}",
                 f"{most['throughput']['median_per_s']:.1f}",
                 f"{most['server_cpu_ms_per_request']:.1f}",
-                f"{rate['errors'] + most['errors']}",
+                f"{sum(rate['errors'].values()) + sum(most['errors'].values())}",
             )
         for floor, label in (("redis_mget", "one MGET, undecoded"), ("onnx_runtime", "ONNX Runtime alone")):
             table.add_row(count, label, *(f"{found['floors'][floor][which]:.1f}" for which in ("p50_ms", "p95_ms")))
