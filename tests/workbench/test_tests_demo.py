@@ -82,7 +82,6 @@ def test_the_page_tells_of_all_and_takes_names_as_text(tmp_path: Path) -> None:
     flaky = [{"test": "<b>", "state": "active", "flaky_probability": 0.9, "rerun_flips": 3, "failures": 4, "runs": 9}]
     summary = {
         "source": "made up",
-        "history_share": 0.6,
         "miss_rate": 0.1,
         "tenants": {"octocat": figures(asked["octocat"], 0.1) | {"flaky": flaky}},
         "finished_time": MOMENT.isoformat(),

@@ -23,6 +23,9 @@ from conductor_workbench.progress import ProgressDisplay
 from conductor_workbench.replay.tables import wide_console
 
 HISTORY_SHARE = 0.6
+"""Of each tenant's runs: what is known before the first question."""
+MOST_ASKED = 150
+"""Runs of a tenant that are asked about, the latest; those before them are history, too."""
 TRAININGS = 4
 """How often models are trained over the part that is asked for: an installation does so every night."""
 
@@ -35,7 +38,7 @@ def run_tests_demo(directory: Path, miss_rate: float, output: OutputFormat) -> N
     with ProgressDisplay() as display:
         source, histories = find_histories()
         display.say(f"Test runs: {source}")
-        first = {tenant: runs[: int(len(runs) * HISTORY_SHARE)] for tenant, runs in histories.items()}
+        first = {tenant: runs[: _history_count(len(runs))] for tenant, runs in histories.items()}
         then = {tenant: runs[len(first[tenant]) :] for tenant, runs in histories.items()}
         events = directory / "history.ndjson.gz"
         write_events((run.event for runs in first.values() for run in runs), events)
@@ -47,7 +50,6 @@ def run_tests_demo(directory: Path, miss_rate: float, output: OutputFormat) -> N
     tenants = {tenant: figures(runs, miss_rate) | {"flaky": flaky[tenant]} for tenant, runs in asked.items()}
     summary: dict[str, Any] = {
         "source": source,
-        "history_share": HISTORY_SHARE,
         "miss_rate": miss_rate,
         "tenants": tenants,
         "total_seconds": time.monotonic() - began,
@@ -59,6 +61,10 @@ def run_tests_demo(directory: Path, miss_rate: float, output: OutputFormat) -> N
         print_json(summary)
     else:
         _print(summary, directory)
+
+
+def _history_count(run_count: int) -> int:
+    return max(int(run_count * HISTORY_SHARE), run_count - MOST_ASKED)
 
 
 async def _replay(
