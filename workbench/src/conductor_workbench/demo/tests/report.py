@@ -33,8 +33,8 @@ def write_report(summary: Mapping[str, Any], asked: Mapping[str, Sequence[Asked]
     text = page(
         title="Which tests to run, and in which order?",
         subtitle=f"{summary['source']}. Before each of the last runs began, the server was asked which tests to run so "
-        f"that at most {alpha:.0%} of a run's failures are missed in expectation; what came of the run was told when it "
-        "had ended, never earlier.",
+        f"that at most {alpha:.0%} of a run's failures are missed in expectation; what came of the run was told when "
+        "it had ended, never earlier.",
         finished=summary["finished_time"],
         head=tiles(_tiles(summary)),
         sections=sections,
