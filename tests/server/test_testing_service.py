@@ -1,59 +1,27 @@
-"""``TestIntelligenceService`` over real gRPC: what is asked reaches the domain, and what it answers the caller."""
+"""``TestIntelligenceService`` over real gRPC, questions about a run: what reaches the domain, and the caller."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
-from typing import Any
 
 import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from conductor.testing.v1 import failure_verdict_pb2, flaky_test_pb2, test_run_pb2, test_selection_pb2
+from conductor.testing.v1 import test_run_pb2, test_selection_pb2
 from conductor.testing.v1.failure_verdict_pb2 import ClassifyFailureRequest
-from conductor.testing.v1.flaky_test_pb2 import ListFlakyTestsRequest
 from conductor.testing.v1.test_failure_pb2 import PredictTestFailuresRequest
 from conductor.testing.v1.test_order_pb2 import PrioritizeTestsRequest
 from conductor.testing.v1.test_selection_pb2 import SelectTestsRequest
 from conductor_features.changes.changed_file import Change, ChangedFile
 from conductor_features.changes.diff import parse_diff
 from conductor_model_store.promise import calibrate
-from conductor_rpc import names
-from conductor_rpc.exceptions import NoPrediction
-from conductor_server.servicers.testing import SERVICE_NAME
 from conductor_server.testing import answers
-from conductor_server.testing.answers import FlakyStatus
 from conductor_server.testing.questions import ChangeTold, MissRate, SelectionRules, TimeShare
-from rpc.harness import failure
-from rpc.traced import Traced
-from server.testing_fakes import FACTS, KNOWN, ORIGIN, PROMISE, Minds, asking, idle
-
-RUN = {"repository": "shop/web", "commit_sha": "abc", "test_ids": ["b", "a", "c"]}
-DIFF = b"diff --git a/src/a.py b/src/a.py\n--- a/src/a.py\n+++ b/src/a.py\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n"
-BROKEN = DIFF + b"diff --git a/b.py b/b.py\n--- a/b.py\n+++ b/b.py\n@@ -1,5 +1,5 @@\n x\n"
-START = datetime(2026, 1, 10, 12, tzinfo=UTC)
-
-
-def of_run(kind: Any, *, run: Any = RUN, **fields: Any) -> Any:
-    return kind(tenant_id="acme", run=run, **fields)
-
-
-def require_provenance(provenance: Any) -> None:
-    assert (provenance.method, provenance.variant) == (2, 1)
-    assert (provenance.model_name, provenance.model_version, provenance.model_digest) == ORIGIN.model
-    assert list(provenance.missing_features) == list(ORIGIN.missing_features)
-    assert len(provenance.prediction_id) == 32
-    assert abs(provenance.prediction_time.ToSeconds() - time.time()) < 60
-
-
-async def refused(call: Any) -> Any:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return failure(caught.value)
+from server.testing_calls import BROKEN, RUN, START, of_run, refused, require_provenance
+from server.testing_fakes import PROMISE, Minds, asking, idle
 
 
 async def test_predicted_failures():
@@ -244,215 +212,3 @@ async def test_who_goes_away_gets_no_further_part():
         await asyncio.sleep(0.6)  # nobody reads until its time is over
         await idle(server)
         assert await late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-
-
-async def test_flaky_tests_page_by_page():
-    minds = Minds()
-    async with asking(minds) as (stub, _):
-        found, token = [], ""
-        while True:
-            request = ListFlakyTestsRequest(tenant_id="acme", repository="shop/web", page_size=15, page_token=token)
-            page = await stub.ListFlakyTests(request)
-            found += [test.test_id for test in page.tests]
-            assert page.total_count == len(KNOWN)
-            token = page.next_page_token
-            if not token:
-                break
-        await stub.ListFlakyTests(ListFlakyTestsRequest(tenant_id="acme", repository="r", states=[3, 1]))
-    assert found == list(KNOWN)
-    assert [asked for _, asked, _ in minds.asked] == [
-        ({FlakyStatus.ACTIVE, FlakyStatus.QUARANTINED}, 15, after) for after in ("", KNOWN[14], KNOWN[29])
-    ] + [({FlakyStatus.FIXED, FlakyStatus.ACTIVE}, 100, "")]
-    test = page.tests[0]
-    assert (test.state, test.flaky_probability) == (flaky_test_pb2.FLAKY_STATE_QUARANTINED, 0.5)
-    require_evidence(test.evidence)
-    assert [(one.state, one.time.ToSeconds()) for one in test.history] == [(1, 1_600_000_000), (2, 1_600_000_100)]
-    require_provenance(page.provenance)
-
-
-def require_evidence(evidence: Any) -> None:
-    assert (evidence.run_count, evidence.failure_count, evidence.flip_count, evidence.rerun_flip_count) == (
-        100,
-        12,
-        9,
-        4,
-    )
-    assert (evidence.flip_rate, evidence.outcome_entropy, evidence.runs_since_flip) == (0.25, 0.75, 3)
-    assert evidence.last_flip_time.ToNanoseconds() / 1e9 == FACTS.last_flip_seconds
-
-
-async def test_a_page_token_holds_for_its_list_only():
-    minds = Minds()
-    first = ListFlakyTestsRequest(tenant_id="acme", repository="shop/web", page_size=10)
-    async with asking(minds) as (stub, _):
-        token = (await stub.ListFlakyTests(first)).next_page_token
-        asked = len(minds.asked)
-        for changes in (
-            {"tenant_id": "zeta"},
-            {"repository": "shop/app"},
-            {"states": [3]},
-            {"page_token": token[:-1]},
-            {"page_token": token[1:]},
-            {"page_token": token + "A"},
-            {"page_token": token.swapcase()},
-            {"page_token": "!"},
-            {"page_token": "AAAA"},
-            {"page_token": "é" * 40},
-        ):
-            request = ListFlakyTestsRequest(tenant_id="acme", repository="shop/web", page_size=10, page_token=token)
-            request.MergeFrom(ListFlakyTestsRequest(**changes))
-            found = await refused(stub.ListFlakyTests(request))
-            assert (found.code, list(found.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, ["page_token"]), changes
-        assert len(minds.asked) == asked
-        first.page_token, first.page_size = token, 20  # another size is another cut of the same list
-        assert (await stub.ListFlakyTests(first)).tests[0].test_id == KNOWN[10]
-
-
-async def test_a_failure_is_judged():
-    minds = Minds()
-    counts = {"attempt_count": 3, "passed_attempt_count": 0, "failed_test_count": 1, "executed_test_count": 50}
-    run = {"repository": "shop/web", "diff": DIFF}
-    request = of_run(ClassifyFailureRequest, run=run, test_id="t", failure_message="timed out", **counts)
-    request.duration.FromMilliseconds(1_250)
-    async with asking(minds) as (stub, _):
-        response = await stub.ClassifyFailure(request)
-        bare = await stub.ClassifyFailure(of_run(ClassifyFailureRequest, run={"repository": "r"}, test_id="t"))
-    asked = minds.asked[0][1]
-    assert (asked.run.test_ids, asked.run.told, asked.message, asked.seconds) == (
-        ["t"],
-        ChangeTold.DIFF,
-        "timed out",
-        1.25,
-    )
-    assert {name: getattr(asked, name) for name in counts} == counts
-    nothing = minds.asked[1][1]
-    assert {getattr(nothing, name) for name in (*counts, "seconds")} == {None}
-    assert response.verdict == failure_verdict_pb2.FAILURE_VERDICT_FLAKY
-    told = response.probabilities
-    assert (told.real, told.flaky, told.infrastructure) == (0.25, 0.625, 0.125)
-    assert list(response.evidence) == ["it passed when it was tried again"]
-    require_evidence(response.history)
-    assert response.next_step == failure_verdict_pb2.NEXT_STEP_RERUN_TEST
-    assert response.basis.change == test_run_pb2.CHANGE_BASIS_DIFF
-    require_provenance(response.provenance)
-    assert not bare.HasField("history")
-
-
-async def test_what_breaks_a_rule_reaches_nobody():
-    minds = Minds()
-    bad = {"repository": "r", "test_ids": ["a", "b", "a"]}
-    async with asking(minds) as (stub, _):
-        for method, request in (
-            (stub.PredictTestFailures, of_run(PredictTestFailuresRequest, run=bad)),
-            (stub.SelectTests, of_run(SelectTestsRequest, run=bad, miss_rate=0.05)),
-        ):
-            found = await refused(method(request))
-            assert (found.code, found.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
-            assert found.fields == {"run.test_ids[2]": "stands there twice: 'a'"}
-        stream = stub.PrioritizeTests(of_run(PrioritizeTestsRequest, run=bad))
-        found = await refused(stream.read())
-        assert found.fields == {"run.test_ids[2]": "stands there twice: 'a'"}
-    assert not minds.asked
-
-
-async def test_nothing_to_answer_from_is_told():
-    async def nothing() -> None:
-        raise NoPrediction
-
-    async with asking(Minds(before=nothing)) as (stub, _):
-        for call in (
-            stub.PredictTestFailures(of_run(PredictTestFailuresRequest)),
-            stub.SelectTests(of_run(SelectTestsRequest, miss_rate=0.05)),
-            stub.PrioritizeTests(of_run(PrioritizeTestsRequest)).read(),
-            stub.ListFlakyTests(ListFlakyTestsRequest(tenant_id="acme", repository="r")),
-            stub.ClassifyFailure(of_run(ClassifyFailureRequest, run={"repository": "r"}, test_id="t")),
-        ):
-            found = await refused(call)
-            assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "NO_PREDICTION")
-
-
-async def test_the_deadline_ends_the_work():
-    given_up = asyncio.Event()
-
-    async def hang() -> None:
-        try:
-            await asyncio.sleep(30)
-        finally:
-            given_up.set()
-
-    async with asking(Minds(before=hang)) as (stub, _):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.SelectTests(of_run(SelectTestsRequest, miss_rate=0.05), timeout=0.2)
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        async with asyncio.timeout(5):
-            await given_up.wait()
-
-
-async def test_large_calls_take_more_places_and_one_alone_gets_in():
-    begun, let_go = asyncio.Event(), asyncio.Event()
-
-    async def wait() -> None:
-        begun.set()
-        await let_go.wait()
-
-    limits = {"max_in_flight_count": 40, "min_in_flight_count": 40, "concurrency_limit": "fixed"}
-    many = {"repository": "r", "test_ids": [f"t{number}" for number in range(20_000)]}
-    few = {"repository": "r", "test_ids": ["a"]}
-    async with asking(Minds(before=wait), **limits) as (stub, _):
-        large = asyncio.ensure_future(stub.SelectTests(of_run(SelectTestsRequest, run=many, miss_rate=0.05)))
-        await begun.wait()
-        found = await refused(stub.SelectTests(of_run(SelectTestsRequest, run=few, miss_rate=0.05)))
-        assert found.reason == "TENANT_OVERLOADED"
-        other = SelectTestsRequest(tenant_id="zeta", run=few, miss_rate=0.05)
-        others = asyncio.ensure_future(stub.SelectTests(other))
-        await asyncio.sleep(0)
-        let_go.set()
-        assert len((await large).test_ids) == 20_000
-        assert len((await others).test_ids) == 1
-
-
-@pytest.mark.parametrize("length", [206, 210])
-async def test_what_fits_in_a_message(length):
-    """20,000 tests of 206 bytes do, and a stock client would not take the answer: the contract tells of both."""
-    ids = [f"{number:05d}".ljust(length, "x") for number in range(20_000)]
-    async with asking(Minds()) as (stub, _):
-        call = stub.SelectTests(of_run(SelectTestsRequest, run={"repository": "r", "test_ids": ids}, miss_rate=0.05))
-        if length == 206:
-            response = await call
-            assert list(response.test_ids) == ids
-            assert response.ByteSize() > 4 << 20
-            return
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-async def test_the_trace_tells_what_answered():
-    traced = Traced(head=ALWAYS_ON)
-    async with asking(Minds(), traced.telemetry) as (stub, _):
-        response = await stub.PredictTestFailures(of_run(PredictTestFailuresRequest))
-        [part] = [part async for part in stub.PrioritizeTests(of_run(PrioritizeTestsRequest))]
-    by_name = {span.name: span.attributes for span in traced.all_spans}
-    told, streamed = by_name[f"{SERVICE_NAME}/PredictTestFailures"], by_name[f"{SERVICE_NAME}/PrioritizeTests"]
-    assert told[names.PREDICTION_ID] == response.provenance.prediction_id
-    assert (told[names.MODEL_VERSION], told[names.ANSWERED_TOGETHER]) == (ORIGIN.model.version, "3")
-    assert told[names.FEATURES_MISSING] == "1: test_history_v2.failure_rate"
-    assert streamed[names.PREDICTION_ID] == part.provenance.prediction_id
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "prefix"),
-    [
-        (answers.Impact, test_run_pb2.ImpactBasis, "IMPACT_BASIS_"),
-        (answers.Reason, test_run_pb2.FailureReason, "FAILURE_REASON_"),
-        (answers.Choice, test_selection_pb2.SelectionReason, "SELECTION_REASON_"),
-        (answers.Ground, test_selection_pb2.PromiseBasis, "PROMISE_BASIS_"),
-        (answers.FlakyStatus, flaky_test_pb2.FlakyState, "FLAKY_STATE_"),
-        (answers.Verdict, failure_verdict_pb2.FailureVerdict, "FAILURE_VERDICT_"),
-        (answers.NextStep, failure_verdict_pb2.NextStep, "NEXT_STEP_"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_values_are_the_contracts(ours: Any, theirs: Any, prefix: str) -> None:
-    told = {value.value: value.name for value in ours if value.value}
-    assert told == {number: name.removeprefix(prefix) for name, number in theirs.items() if number}
