@@ -32,6 +32,7 @@ def run(program: str, *arguments: str, environment: Mapping[str, str] | None = N
     process.join(_SECONDS)
     if process.exitcode is None:
         process.kill()
+        process.join(_SECONDS)
         raise TimeoutError(f"not at its end after {_SECONDS:.0f} s")
     return process.exitcode
 

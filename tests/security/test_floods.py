@@ -132,7 +132,7 @@ async def _beside_connections(
         held = [(await said(process))["held"] for process in processes]
         most = server.held()
         attacked = await asking.load(RATE, lambda _: asyncio.sleep(SECONDS))
-    await until(lambda: server.held().descriptors <= before.descriptors + 5, 15, "descriptors are back")
+    await until(lambda: server.held().descriptors <= before.descriptors + 5, 60, "descriptors are back")
     after = await asking.load(RATE, lambda _: asyncio.sleep(SECONDS))
     slower = max(calm, after, key=lambda replies: percentile(replies, 0.5))
     return Beside(slower, attacked), held, most.megabytes - before.megabytes

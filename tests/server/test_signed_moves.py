@@ -20,6 +20,7 @@ from conductor_model_store.settings import ModelStoreSettings
 from conductor_model_store.signing_keys import generate_key_pair
 from conductor_rpc import names
 from conductor_rpc.telemetry import Telemetry
+from machine import within
 from rpc.harness import failure
 from server.harness import PREDICTOR, graph, list_often, manifest, request, serving, with_golden, write_features
 
@@ -60,7 +61,7 @@ class Refusals:
 
 async def until(condition, server=None, version=None):
     """Wait for it; meanwhile a version, and no other, answers."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         if server is not None:
             assert (await server.predict(request())).provenance.model_version == version
@@ -152,7 +153,7 @@ async def test_the_guard_withdraws_a_canary_with_the_same_authority(redis_url, s
         return last.withdrawn and last.actor == "canary guard"
 
     async with serving(redis_url, store, **changes) as server:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not (withdrawn() if has_key else "in this process only: moving a channel takes a key" in caplog.text):
             await server.predict(request(lines=0))
             assert time.monotonic() < deadline
@@ -174,13 +175,13 @@ async def test_other_keys_take_effect_while_it_serves(redis_url, store, tmp_path
         began = time.monotonic()
         first.public_key.unlink()
         answer = await serves(server, world.version)
-        assert time.monotonic() - began < 5.0
+        assert within(time.monotonic() - began, 5.0)
         assert answer.provenance.fallback_reason in (
             FallbackReason.FALLBACK_REASON_MODEL_LOADING,
             FallbackReason.FALLBACK_REASON_MODEL_UNAVAILABLE,
         )
         assert f"dropped {own.scope.resource_name}" in caplog.text
-        assert refusals.read()["UntrustedModel"] >= 1
+        await until(lambda: refusals.read().get("UntrustedModel", 0) >= 1, server, world.version)
         # Half-written, it is no key and no reason to drop anything.
         first.public_key.write_bytes(pem[: len(pem) // 2])
         await until(lambda: "the trusted keys stay as they were" in caplog.text, server, world.version)
