@@ -23,7 +23,7 @@ BUGS = [
 ]
 GROWTH_BYTES = 4 << 20
 STORMS = 20
-"""Until the bug shows: on a busy machine most answers are fallbacks, and few calls get far before they are cancelled."""
+"""Until the bug shows: on a busy machine most answers are fallbacks, and few calls get far enough to be cancelled."""
 SLOW = slow(0.004, jitter_seconds=0.02)
 
 
