@@ -69,7 +69,7 @@ async def _prediction_server(found: Exported, redis_url: str, directory: Path) -
     fleet.publish(10)
     fleet.publish(20, channel="shadow")
     write_features(redis_url)
-    secured |= {"admin_http_port": 0, "max_in_flight_count": 2, "feature_timeout_seconds": 30}
+    secured |= {"admin_http_port": 0, "max_in_flight_count": 2, "feature_timeout_seconds": 10}
     telemetry, close = telemetry_from_environment("conductor-server", prometheus=True)
     serving = prediction_application(settings(redis_url, directory / "models", **secured), telemetry=telemetry)
     async with serving as server:

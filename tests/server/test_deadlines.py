@@ -70,7 +70,7 @@ async def test_a_slow_read_leaves_the_model_its_time(redis_url, store, monkeypat
     monkeypatch.setattr(build_duration, "MODEL_SECONDS", 0.75)  # this machine takes its time
     publish(store)
     write_features(redis_url)
-    async with serving(redis_url, store, feature_timeout_seconds=30) as server:
+    async with serving(redis_url, store, feature_timeout_seconds=10) as server:
         await server.eventually(lambda answer: answer.provenance.method == PredictionMethod.PREDICTION_METHOD_MODEL)
         with redis.Redis.from_url(redis_url) as client:
             client.client_pause(2000, all=True)
