@@ -1,21 +1,25 @@
-"""Ends the process of a test that does not end even when pytest-timeout tells it to, so that the others get their turn.
+"""Tests that hang end, although pytest-timeout's exception does not reach them: others get their turn, and are told.
 
-A timeout by signal is an exception in the main thread. It ends no teardown that waits for what never comes, no C code,
-and no thread that the event loop waits for at its end. What all threads were doing then is printed; pytest-xdist names
-the test as one that crashed its worker, and goes on with another.
+That exception is raised wherever the main thread is when the time is over. In a callback of an event loop, or in a task
+that nobody awaits, the loop takes it for theirs, and the test waits on: so it is raised again and again. It ends no C
+code and no teardown that waits for what never comes either: so in the end the process is ended, what all threads were
+doing is printed, and pytest-xdist goes on with another one.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
 from pytest_timeout import Settings
 
-SECONDS = 60.0
-"""More than pytest-timeout gives it."""
+AGAIN_SECONDS = 10.0
+"""Between one exception and the next."""
+MORE_SECONDS = 60.0
+"""Until the process is ended, beyond pytest-timeout's time."""
 _limit = pytest.StashKey[float]()
 _output = pytest.StashKey[int]()
 
@@ -24,10 +28,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_output] = os.dup(2)  # now: while a test runs, its output is captured
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> None:
-    item.stash[_limit] = settings.timeout + SECONDS
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator[None, object, object]:
+    item.stash[_limit] = settings.timeout + MORE_SECONDS
     _arm(item)
+    result = yield
+    left, _ = signal.getitimer(signal.ITIMER_REAL)
+    signal.setitimer(signal.ITIMER_REAL, left, AGAIN_SECONDS)
+    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

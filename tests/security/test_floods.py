@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,9 @@ async def attackers(*commands: tuple[str, ...]) -> AsyncIterator[list[asyncio.su
         yield processes
     finally:
         for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-        await asyncio.gather(*(process.wait() for process in processes))
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
 
 async def said(process: asyncio.subprocess.Process) -> dict[str, Any]:
