@@ -16,6 +16,8 @@ from hypothesis import settings
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 from databases import directory_in_memory, migrated
 
+pytest_plugins = ["watchdog"]
+
 # Tests start processes beside open channels, and the children use none of them.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 

@@ -19,7 +19,8 @@ _IMPORTED = [
     "conductor_warehouse.streams.selection",
     "conductor_warehouse.tailing_writer",
 ]
-_SECONDS = 60.0
+_SECONDS = 100.0
+"""The first one waits for the imports, too."""
 
 
 def run(program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> int:
@@ -32,6 +33,7 @@ def run(program: str, *arguments: str, environment: Mapping[str, str] | None = N
     process.join(_SECONDS)
     if process.exitcode is None:
         process.kill()
+        process.join(_SECONDS)
         raise TimeoutError(f"not at its end after {_SECONDS:.0f} s")
     return process.exitcode
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
+import ending
 from conductor.events.v1.cloud_event_pb2 import CloudEvent
 from conductor.events.v1.event_service_pb2 import PublishEventsRequest
 from conductor.events.v1.event_service_pb2_grpc import EventServiceStub
@@ -35,7 +35,7 @@ from server.many import Fleet
 from server.secured import secured_settings
 from warehouse.test_event_service import EVENTS
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class Exported:
@@ -69,7 +69,7 @@ async def _prediction_server(found: Exported, redis_url: str, directory: Path) -
     fleet.publish(10)
     fleet.publish(20, channel="shadow")
     write_features(redis_url)
-    secured |= {"admin_http_port": 0, "max_in_flight_count": 2, "feature_timeout_seconds": 5}
+    secured |= {"admin_http_port": 0, "max_in_flight_count": 2, "feature_timeout_seconds": 10}
     telemetry, close = telemetry_from_environment("conductor-server", prometheus=True)
     serving = prediction_application(settings(redis_url, directory / "models", **secured), telemetry=telemetry)
     async with serving as server:
@@ -91,7 +91,7 @@ async def _predict(channel: grpc.aio.Channel, redis: Redis, metadata: tuple[tupl
     tensors = ModelInferRequest(model_name=PREDICTOR)
     tensors.inputs.add(name="inputs", datatype="FP32", shape=[1, 4]).contents.fp32_contents.extend([1.0] * 4)
     await GRPCInferenceServiceStub(channel).ModelInfer(tensors, metadata=metadata)
-    await redis.execute_command("CLIENT", "PAUSE", 200, "ALL")  # calls pile up meanwhile
+    await redis.execute_command("CLIENT", "PAUSE", 1000, "ALL")  # calls pile up meanwhile
     calls = [stub.PredictBuildDuration(request(), metadata=metadata) for _ in range(4)]
     codes = {(await call.code()).name for call in calls}
     assert codes == {"OK", "RESOURCE_EXHAUSTED"}, codes
@@ -113,17 +113,12 @@ async def _event_service(found: Exported, database_url: str) -> None:
 
 
 def _tailing_writer(found: Exported, database_url: str, redis_url: str) -> None:
-    port, stop = free_port(), threading.Event()
+    port = free_port()
     with telemetry_beside("conductor-tail", "127.0.0.1", port, lambda: True) as telemetry:
         writer = TailingWriter(database_url, redis_url, poll_seconds=0.05, telemetry=telemetry)
-        thread = threading.Thread(target=writer.run, args=(stop,))
-        thread.start()
-        try:
+        with ending.thread(writer.run):
             _await_series(port, "conductor_online_delay_seconds_count")
             found.scrape(port, "conductor-tail")
-        finally:
-            stop.set()
-            thread.join()
 
 
 def _await_series(port: int, name: str) -> None:

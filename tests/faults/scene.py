@@ -43,6 +43,9 @@ LATENCY_SECONDS = 0.1
 
 Asserted is the median: a stall of a shared machine hits more than one answer in twenty."""
 
+LONGEST_RECOVERY_SECONDS = 60.0
+"""After which nobody waits any more. Whether it was soon enough, the tests judge."""
+
 _TRAINED = tempfile.TemporaryDirectory(prefix="conductor-trained-")
 
 
@@ -97,7 +100,12 @@ class Scene:
             if trained.exists():
                 shutil.copytree(trained, self.directory / "models")
             # A test does not wait ten seconds to be told that the database is down, nor for callers to go elsewhere.
-            environment = {"CONDUCTOR_PUBLISH_TIMEOUT_SECONDS": "1", "CONDUCTOR_GRACE_SECONDS": "0"}
+            # An answer is in full though the machine is busy: what a slow Redis does is seen on the stand.
+            environment = {
+                "CONDUCTOR_PUBLISH_TIMEOUT_SECONDS": "1",
+                "CONDUCTOR_GRACE_SECONDS": "0",
+                "CONDUCTOR_FEATURE_TIMEOUT_SECONDS": "2",
+            }
             self.platform = stack.enter_context(Platform(settings, environment=environment))
             asyncio.run(self._fill())
             if not trained.exists():
@@ -124,7 +132,7 @@ class Scene:
         """Everything that the platform's processes have logged."""
         return "".join(file.read_text(errors="replace") for file in sorted((self.directory / "logs").glob("*.log")))
 
-    def connect(self, tenant_id: str, target: str | None = None, timeout_seconds: float = 2.0) -> ConductorClient:
+    def connect(self, tenant_id: str, target: str | None = None, timeout_seconds: float = 30.0) -> ConductorClient:
         """A client with the tenant's token."""
         return ConductorClient.connect(
             target or self.platform.prediction_target,
@@ -148,18 +156,18 @@ class Scene:
         )
         try:
             assert process.stdout is not None
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 line = await process.stdout.readline()
             process.address = json.loads(line)["address"]  # type: ignore[attr-defined]
             yield process
         finally:
             if process.returncode is None:
                 process.kill()
-            await process.wait()
+            await asyncio.wait_for(process.wait(), 60)
             log.close()
 
     @asynccontextmanager
-    async def asking(self, target: str | None = None, timeout_seconds: float = 2.0) -> AsyncIterator[Asking]:
+    async def asking(self, target: str | None = None, timeout_seconds: float = 30.0) -> AsyncIterator[Asking]:
         """Someone who asks on behalf of every tenant."""
         clients = {tenant: self.connect(tenant, target, timeout_seconds) for tenant in self.history.tenants}
         try:
@@ -167,7 +175,7 @@ class Scene:
         finally:
             await asyncio.gather(*(client.close() for client in clients.values()))
 
-    async def publish(self, events: Sequence[Any], timeout_seconds: float = 20.0) -> int:
+    async def publish(self, events: Sequence[Any], timeout_seconds: float = 60.0) -> int:
         """Publish events through the event service; returns how many were stored."""
         by_tenant: dict[str, list[Any]] = {}
         for event in events:
@@ -203,7 +211,7 @@ class Scene:
         """Ask until every tenant's own model serves, where it has one, and every answer is in full."""
         versions = {scope.tenant_id: pointer.version for scope, pointer in self.store.pointers().items()}
         async with self.asking() as asking:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while True:
                 replies = [await asking.ask(number) for number in range(len(self.questions))]
                 answers = [reply.answer for reply in replies if reply.answer is not None and reply.full]
@@ -265,7 +273,7 @@ class Asking:
         await begun
         return replies
 
-    async def recovered(self, replies: list[Reply], since: float, seconds: float) -> float:
+    async def recovered(self, replies: list[Reply], since: float) -> float:
         """Wait, under load, until every question was answered in full; returns after how long the last one that was not
         had been asked."""
         count = len(self._scene.questions)
@@ -273,7 +281,7 @@ class Asking:
             latest = [reply for reply in replies[-count:] if reply.sent > since]
             if len(latest) == count and all(reply.full for reply in latest):
                 return max((reply.sent - since for reply in replies if not reply.full), default=0.0)
-            assert time.monotonic() - since < seconds + 5, labels(latest)
+            assert time.monotonic() - since < LONGEST_RECOVERY_SECONDS, labels(latest)
             await asyncio.sleep(0.02)
 
 

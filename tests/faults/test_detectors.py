@@ -22,6 +22,8 @@ BUGS = [
     "another model's name",
 ]
 GROWTH_BYTES = 4 << 20
+STORMS = 20
+"""Until the bug shows: on a busy machine most answers are fallbacks, and few calls get far enough to be cancelled."""
 SLOW = slow(0.004, jitter_seconds=0.02)
 
 
@@ -51,7 +53,10 @@ async def test_each_wrong_answer_is_found(planted: Stand, figure) -> None:
     good = await storm(planted, "", 0.5)
     assert not good.wrong_count, good.wrong
     for bug in BUGS:
-        replies = await storm(planted, bug, 0.6)
+        for _ in range(STORMS):
+            replies = await storm(planted, bug, 0.6)
+            if replies.wrong_count:
+                break
         found[bug] = f"{replies.wrong_count} of {len(replies)}"
         assert replies.wrong_count, f"{bug}: {replies.counts}"
     figure(**found)
@@ -62,8 +67,13 @@ async def test_each_leak_is_found(planted: Stand, figure) -> None:
     before = planted.vitals()
     await storm(planted, "", 0.5)
     assert not settled(planted.vitals, before, growth_bytes=GROWTH_BYTES)[1]
-    await storm(planted, "a leak per cancelled call", 1.0)
-    _, leaks = await asyncio.to_thread(settled, planted.vitals, before, growth_bytes=GROWTH_BYTES, within_seconds=0.5)
+    for _ in range(STORMS):
+        await storm(planted, "a leak per cancelled call", 1.0)
+        _, leaks = await asyncio.to_thread(
+            settled, planted.vitals, before, growth_bytes=GROWTH_BYTES, within_seconds=0.5
+        )
+        if len(leaks) > 1:
+            break
     figure(leaks=leaks)
     assert any("memory" in leak for leak in leaks), leaks
     assert any("descriptors" in leak for leak in leaks), leaks

@@ -19,9 +19,10 @@ import pytest
 from conductor_model_store import ModelStore, ModelVersion
 from conductor_model_store.settings import ModelStoreSettings
 from faults.scene import Asking, Reply, Scene, explain, labels, percentile, wrong
+from machine import within
 
 TENANT, PREDICTOR = "tenant-000", "build-duration"
-REFUSED_SECONDS = 5.0
+REFUSED_SECONDS, LONGEST_SECONDS = 5.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ async def test_damage_never_serves_and_the_next_good_model_does(
         _bring(scene, arrival, tmp_path)
         began = time.monotonic()
         while scene.logs().count(told) == logged:
-            assert time.monotonic() - began < REFUSED_SECONDS
+            assert time.monotonic() - began < LONGEST_SECONDS
             await asyncio.sleep(0.05)
         refused = time.monotonic() - began
+        assert within(refused, REFUSED_SECONDS)
         await asyncio.sleep(0.3)
         assert not wrong(scene, replies), explain(wrong(scene, replies))
         assert {reply.answer.model_version for reply in replies if reply.answer and _is_of(scene, reply)} == {original}
@@ -128,7 +130,7 @@ def _is_of(scene: Scene, reply: Reply) -> bool:
 
 async def _served(scene: Scene, asking: Asking, version: str) -> None:
     number = next(n for n, question in enumerate(scene.questions) if question.tenant_id == TENANT)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         reply = await asking.ask(number)
         if reply.answer and reply.answer.model_version == version:

@@ -17,12 +17,15 @@ import pytest
 
 from conductor_workbench.faults.stand import Stand
 from faults.scene import LATENCY_SECONDS
+from machine import within
 
 SHARE = 0.7
 SHORT_FORM_RATE = 40.0
 """Calls a second where nobody waits for a measurement, and others may be at work on the machine."""
-GRACE_AND_DRAIN_SECONDS = 15.0
-LONGEST_REPLACEMENT_SECONDS = 15.0
+PATIENCE_SECONDS = 30.0
+"""Deadline of calls."""
+LONGEST_SECONDS = 60.0
+"""For a worker to end, and for another to stand in its place."""
 REPLACED_SECONDS = 2.0
 ANSWERS = {"MODEL", "MODEL_DEGRADED", "HISTORY"}
 """A read of features that takes too long on a busy machine is a fallback, and labelled."""
@@ -44,7 +47,7 @@ async def test_models_published_and_rolled_back(
 ) -> None:
     chance = random.Random(seed)
     owners, rolled = list(stand.versions), 0
-    async with stand.asking(rate_per_s=rate, seed=seed) as replies:
+    async with stand.asking(rate_per_s=rate, seed=seed, timeout_seconds=PATIENCE_SECONDS) as replies:
         for _ in rounds:
             for _ in range(15):
                 owner = chance.choice(owners)
@@ -67,17 +70,17 @@ async def test_workers_one_after_the_other(
 ) -> None:
     gone: list[float] = []
     replaced: list[float] = []
-    async with stand.asking(rate_per_s=rate, seed=seed) as replies:
+    async with stand.asking(rate_per_s=rate, seed=seed, timeout_seconds=PATIENCE_SECONDS) as replies:
         await asyncio.sleep(0.5)
         for _ in rounds:
             for _ in range(2):
                 before = stand.workers
                 victim, began = psutil.Process(min(before)), time.monotonic()
                 os.kill(victim.pid, number)
-                await asyncio.to_thread(victim.wait, GRACE_AND_DRAIN_SECONDS)
+                await asyncio.to_thread(victim.wait, LONGEST_SECONDS)
                 gone.append(time.monotonic() - began)
                 while victim.pid in stand.workers or not stand.all_serve():
-                    assert time.monotonic() - began < LONGEST_REPLACEMENT_SECONDS
+                    assert time.monotonic() - began < LONGEST_SECONDS
                     await asyncio.sleep(0.02)
                 replaced.append(time.monotonic() - began)
                 await asyncio.sleep(0.5)
@@ -87,9 +90,9 @@ async def test_workers_one_after_the_other(
         p50=replies.percentile(0.5), p95=replies.percentile(0.95), **replies.counts,
     )  # fmt: skip
     assert not replies.wrong_count, replies.wrong
-    assert replies.percentile(0.5) <= LATENCY_SECONDS
+    assert within(replies.percentile(0.5), LATENCY_SECONDS)
     if number is signal.SIGTERM:
         assert set(replies.counts) <= ANSWERS, "0 failed"
     else:
         assert failed <= 0.02 * len(replies)
-        assert max(replaced) <= REPLACED_SECONDS
+        assert within(max(replaced), REPLACED_SECONDS)

@@ -78,7 +78,7 @@ async def test_postgres_killed_while_events_come_in(scene: Scene, figure) -> Non
 
 
 async def _publish_in_the_end(scene: Scene, events: Sequence[CloudEvent]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await scene.publish(events)

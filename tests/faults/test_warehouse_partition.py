@@ -24,6 +24,7 @@ from conductor_warehouse.settings import WarehouseSettings
 from conductor_workbench.embedded import EmbeddedPostgres
 from conductor_workbench.faults.network import HALF_OPEN, PARTITION, REPLIES_LOST, REQUESTS_LOST, Fault
 from conductor_workbench.faults.proxy import Proxy
+from machine import within
 from warehouse.histories import events_of, random_history
 
 BATCH = 5
@@ -56,7 +57,7 @@ async def test_partition_before_postgres(
         async def publish(batch: list[CloudEvent]) -> bool:
             began = time.monotonic()
             try:
-                told = await client.publish_events("acme", batch, timeout_seconds=30)
+                told = await client.publish_events("acme", batch, timeout_seconds=60)
             except ConductorError as error:
                 assert (error.code, error.reason) == (StatusCode.UNAVAILABLE, ErrorReason.WAREHOUSE_UNAVAILABLE)
                 return False
@@ -75,18 +76,18 @@ async def test_partition_before_postgres(
             assert acknowledged <= known
         healed = time.monotonic()
         while not await publish(batches[12]):
-            assert time.monotonic() < healed + LATE_SECONDS
+            assert time.monotonic() < healed + 60
         recovered = time.monotonic() - healed
         slowest = max(took)
         lost = acknowledged - _inbox(url)
         for batch in batches:
             assert await publish(batch)
-        told = await client.publish_events("acme", events, timeout_seconds=30)
+        told = await client.publish_events("acme", events, timeout_seconds=60)
         assert (told.stored, told.duplicates) == (0, len(events)), "all of it is stored, once"
     figure(lost=f"{len(lost)} of {len(acknowledged)}", refused=during.count(False), slowest=slowest, back_in=recovered)
     assert not lost
     assert fault is HALF_OPEN or not any(during), "nothing gets through while it lasts"
-    assert slowest <= LATE_SECONDS
+    assert within(max(slowest, recovered), LATE_SECONDS)
 
 
 @asynccontextmanager

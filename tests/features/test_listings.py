@@ -209,7 +209,7 @@ async def test_a_list_is_read_anew_beside_the_requests(client: redis.Redis, load
     assert await listings.get(TEST_HISTORY, OWNER, PATIENT) is first  # nothing changed
     await listings.settle()
     write_tests(client, ["b"])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await listings.get(TEST_HISTORY, OWNER, 0.0) is first:
             await listings.settle()
     second = await listings.get(TEST_HISTORY, OWNER, 0.0)
@@ -307,7 +307,7 @@ async def test_without_redis_what_is_held_goes_on_and_nothing_raises(own_redis: 
         assert await listings.get(TEST_HISTORY, ("acme", "another"), PATIENT) is UNAVAILABLE
         assert time.monotonic() - began < PATIENT
         own_redis.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await listings.get(TEST_HISTORY, ("acme", "another"), PATIENT) is not UNFILLED:  # noqa: ASYNC110 - so does the reader
                 await asyncio.sleep(0.02)
         assert await listings.get(TEST_HISTORY, OWNER, PATIENT) is first

@@ -23,10 +23,11 @@ from conductor_features.rows import ABSENT, UNFILLED, FeatureRow, Missing
 from conductor_features.views import PIPELINE_BUILDS, TENANT_LOAD
 from conductor_features.writer import WriteResult, write_rows
 from conductor_workbench.embedded import EmbeddedRedis
+from machine import within
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 FIELDS = len(PIPELINE_BUILDS.fields)
-PATIENT = 2.0
+PATIENT = 30.0
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def row_of(answer: FeatureRow | Missing) -> FeatureRow:
     return answer
 
 
-async def wait_until_connected(reader: OnlineReader, seconds: float = 2.0) -> None:
+async def wait_until_connected(reader: OnlineReader, seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not reader.connected:  # noqa: ASYNC110 - connecting is the reader's own affair
             await asyncio.sleep(0.005)
@@ -218,8 +219,7 @@ async def test_a_storm_of_cancellations_gives_no_reply_to_the_wrong_caller(clien
         wrong += [row_of(row).values[0] for row in rows] != numbers
 
     async with OnlineReader(redis_url, timeout_seconds=PATIENT) as reader:
-        end = time.monotonic() + 3.0
-        while time.monotonic() < end:
+        while min(cancelled, answered) < 3_000:
             tasks = [asyncio.create_task(ask(reader)) for _ in range(100)]
             for task in generator.sample(tasks, 40):
                 if generator.random() < 0.7:
@@ -228,13 +228,13 @@ async def test_a_storm_of_cancellations_gives_no_reply_to_the_wrong_caller(clien
             for result in await asyncio.gather(*tasks, return_exceptions=True):
                 assert result is None or isinstance(result, asyncio.CancelledError)
         assert reader.statistics.disconnects == 0
-    assert wrong == 0 and cancelled > 1_000 and answered > 1_000
+    assert wrong == 0
 
 
 async def test_a_frozen_redis_costs_the_timeout_then_nothing(own_redis: EmbeddedRedis) -> None:
     with redis.Redis.from_url(own_redis.url) as client:
         fill(client, 1)
-    async with OnlineReader(own_redis.url, timeout_seconds=0.05) as reader:
+    async with OnlineReader(own_redis.url, timeout_seconds=0.2) as reader:
         await wait_until_connected(reader)
         os.kill(own_redis.pid, signal.SIGSTOP)
         try:
@@ -243,15 +243,17 @@ async def test_a_frozen_redis_costs_the_timeout_then_nothing(own_redis: Embedded
                 *(reader.read([(PIPELINE_BUILDS, entity(0))]) for _ in range(50)), return_exceptions=True
             )
             assert all(isinstance(answer, OnlineStoreUnavailable) for answer in answers)
-            assert time.monotonic() - started < 0.3
-            await asyncio.sleep(0.2)  # the reconnect fails
-            started = time.monotonic()
+            assert time.monotonic() - started < 5.0, "all of them together, not one after the other"
+            async with asyncio.timeout(60):
+                while not reader.statistics.refused:  # once the reconnect has failed
+                    with pytest.raises(OnlineStoreUnavailable):
+                        await reader.read([(PIPELINE_BUILDS, entity(0))])
             with pytest.raises(OnlineStoreUnavailable):
                 await reader.read([(PIPELINE_BUILDS, entity(0))])
-            assert time.monotonic() - started < 0.01
+            assert reader.statistics.refused == 2, "at once, as it says"
         finally:
             os.kill(own_redis.pid, signal.SIGCONT)
-        await wait_until_connected(reader, 1.0)
+        await wait_until_connected(reader)
         assert row_of((await reader.read([(PIPELINE_BUILDS, entity(0))]))[0]).values[0] == 0.0
         assert reader.statistics.timeouts == 1
 
@@ -259,39 +261,39 @@ async def test_a_frozen_redis_costs_the_timeout_then_nothing(own_redis: Embedded
 async def test_a_late_reply_is_never_taken_for_the_next(own_redis: EmbeddedRedis) -> None:
     with redis.Redis.from_url(own_redis.url) as client:
         fill(client, 100)
-    async with OnlineReader(own_redis.url, timeout_seconds=0.01) as reader:
+    async with OnlineReader(own_redis.url, timeout_seconds=0.05) as reader:
         await wait_until_connected(reader)
         failed = 0
         for number in range(100):
             if number % 10 == 0:
                 os.kill(own_redis.pid, signal.SIGSTOP)
-                asyncio.get_running_loop().call_later(0.02, os.kill, own_redis.pid, signal.SIGCONT)
+                asyncio.get_running_loop().call_later(0.1, os.kill, own_redis.pid, signal.SIGCONT)
             try:
                 row = row_of((await reader.read([(PIPELINE_BUILDS, entity(number))]))[0])
             except OnlineStoreUnavailable:
                 failed += 1
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
                 await wait_until_connected(reader)
                 continue
             assert row.values[0] == number
-        assert 5 <= failed <= 40
+        assert 5 <= failed <= 60
 
 
 async def test_a_killed_redis_is_told_at_once_and_found_again(own_redis: EmbeddedRedis) -> None:
-    async with OnlineReader(own_redis.url, timeout_seconds=0.1) as reader:
+    async with OnlineReader(own_redis.url, timeout_seconds=20) as reader:
         await wait_until_connected(reader)
         own_redis.kill()
         for _ in range(20):
             started = time.monotonic()
             with pytest.raises(OnlineStoreUnavailable):
                 await reader.read([(PIPELINE_BUILDS, entity(0))])
-            assert time.monotonic() - started < 0.15
+            assert time.monotonic() - started < 10
             await asyncio.sleep(0.01)
         assert not reader.connected
         await asyncio.to_thread(own_redis.start)
         started = time.monotonic()
-        await wait_until_connected(reader, 1.0)
-        assert time.monotonic() - started < 1.0
+        await wait_until_connected(reader)
+        assert within(time.monotonic() - started, 1.0)
         with redis.Redis.from_url(own_redis.url) as client:
             fill(client, 1)  # Redis lost the write script too
         assert row_of((await reader.read([(PIPELINE_BUILDS, entity(0))]))[0]).values[0] == 0.0
@@ -301,8 +303,9 @@ async def test_an_idle_loss_is_noticed_without_a_request(own_redis: EmbeddedRedi
     async with OnlineReader(own_redis.url) as reader:
         await wait_until_connected(reader)
         own_redis.kill()
-        await asyncio.sleep(0.6)
-        assert not reader.connected
+        async with asyncio.timeout(60):
+            while reader.connected:  # noqa: ASYNC110 - noticing is the reader's own affair
+                await asyncio.sleep(0.01)
         assert reader.statistics.reads == 0
 
 
@@ -314,13 +317,13 @@ def test_a_loop_that_was_late_itself_does_not_blame_redis(
     wanted = [entity(n) for n in range(1_000)]
 
     async def main() -> None:
-        async with OnlineReader(redis_url, timeout_seconds=0.04) as reader:
+        async with OnlineReader(redis_url, timeout_seconds=0.2) as reader:
             await wait_until_connected(reader)
-            for _ in range(5):
+            for _ in range(3):
                 reading = asyncio.create_task(reader.read_block(PIPELINE_BUILDS, wanted))
                 for _ in range(4):
                     await asyncio.sleep(0)
-                time.sleep(0.06)  # noqa: ASYNC251 - something holds the loop while the reply arrives
+                time.sleep(0.3)  # noqa: ASYNC251 - something holds the loop while the reply arrives
                 assert (await reading)[2].all()
             assert reader.statistics.timeouts == 0
 

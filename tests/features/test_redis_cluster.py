@@ -32,13 +32,14 @@ from conductor_warehouse.ingestion import ingest
 from conductor_warehouse.tailing_writer import TailingWriter
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedRedisCluster
 from databases import migrated
+from machine import within
 from warehouse.catalogue import random_events
 from warehouse.histories import events_of, latest_rows, random_history
 from warehouse.lists import LISTED, logged_lists, online_lists
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 FIELDS = len(PIPELINE_BUILDS.fields)
-PATIENT = 2.0
+PATIENT = 30.0
 Row = tuple[int, bytes]
 """Event time in microseconds, and the bits of the values."""
 Asked = tuple[View, tuple[str, ...]]
@@ -297,7 +298,7 @@ async def test_a_killed_node_is_told_within_the_deadline_and_found_again(
                 # The first learns the reason at once, others when the reconnect has failed or the time is over.
                 with pytest.raises(OnlineStoreUnavailable, match="Redis: " if attempt == 0 else "Redis"):
                     await reader.read(list(logged))
-                assert time.monotonic() - started < timeout_seconds + 0.1
+                assert within(time.monotonic() - started, timeout_seconds + 0.1)
                 await asyncio.sleep(0.01)
             assert not reader.connected
             with pytest.raises(FAILURES):
@@ -305,7 +306,7 @@ async def test_a_killed_node_is_told_within_the_deadline_and_found_again(
         finally:
             cluster.nodes[0].start()  # not in a thread of the test's: the node would end with it
         # For some time it answers, but serves nothing.
-        await wait_until_connected(reader, 15.0)
+        await wait_until_connected(reader)
         assert 0 < len(rows_of(logged, await reader.read(list(logged)))) < len(logged)
         await asyncio.to_thread(writer.catch_up)
         assert rows_of(logged, await reader.read(list(logged))) == logged
@@ -322,14 +323,14 @@ async def test_a_frozen_node_costs_the_timeout_then_nothing(
             started = time.monotonic()
             with pytest.raises(OnlineStoreUnavailable, match="did not answer in time"):
                 await reader.read(list(logged))
-            assert time.monotonic() - started < 0.3
+            assert within(time.monotonic() - started, 0.3)
             async with asyncio.timeout(PATIENT):
                 while not reader.statistics.refused:  # once the reconnect has failed
                     with pytest.raises(OnlineStoreUnavailable):
                         await reader.read(list(logged))
         finally:
             os.kill(cluster.nodes[1].pid, signal.SIGCONT)
-        await wait_until_connected(reader, 15.0)
+        await wait_until_connected(reader)
         assert rows_of(logged, await reader.read(list(logged))) == logged
 
 

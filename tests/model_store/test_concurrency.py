@@ -4,7 +4,9 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import ExitStack
 
+import ending
 from conductor_model_store import ModelStore, PointerMoved
 
 PUBLISHER = textwrap.dedent("""
@@ -25,21 +27,17 @@ PUBLISHER = textwrap.dedent("""
 
 def test_processes(root):
     count, names = 15, ["one", "two", "three"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PUBLISHER, str(root), name, str(count)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in names
-    ]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:  # all are up: now they run against each other
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    command, pipes = [sys.executable, "-c", PUBLISHER, str(root)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(ending.process([*command, name, str(count)], text=True, **pipes)) for name in names
+        ]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:  # all are up: now they run against each other
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        outputs = [process.communicate(timeout=60)[0] for process in processes]
     generations = [int(line) for output in outputs for line in output.split()]
     assert sorted(generations) == list(range(1, count * len(names) + 1))
     store = ModelStore.open(root)
@@ -48,18 +46,18 @@ def test_processes(root):
 
 
 def test_threads(store, make_model):
-    generations, start = [], threading.Barrier(4)
+    generations, start = [], threading.Barrier(4, timeout=60)
 
     def publish(first):
         start.wait()
         for number in range(10):
             generations.append(store.publish(*make_model(first + number)).pointer.generation)
 
-    threads = [threading.Thread(target=publish, args=(1000 * index,)) for index in range(4)]
+    threads = [threading.Thread(target=publish, args=(1000 * index,), daemon=True) for index in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert sorted(generations) == list(range(1, 41))
 
 

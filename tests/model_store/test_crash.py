@@ -98,6 +98,6 @@ def test_killed_before_or_within_a_write(root, make_model, step, torn):
 
 def test_the_publisher_of_this_test_can_succeed(root, make_model):
     command = [sys.executable, "-c", PUBLISHER, *arguments(root, 99, "whole", *make_model(1))]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (process.returncode, process.stdout.strip()) == (0, "published"), process.stderr
     assert opened(root).resolve("build-duration").generation == 1

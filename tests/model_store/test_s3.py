@@ -26,7 +26,7 @@ def test_the_whole_life_of_a_model(bucket, make_model):
 
 
 def test_publishers_at_the_same_time(bucket, make_model):
-    generations, start = [], threading.Barrier(3)
+    generations, start = [], threading.Barrier(3, timeout=60)
 
     def publish(first):
         store = ModelStore.open("s3://bucket")
@@ -34,11 +34,11 @@ def test_publishers_at_the_same_time(bucket, make_model):
         for number in range(5):
             generations.append(store.publish(*make_model(first + number)).pointer.generation)
 
-    threads = [threading.Thread(target=publish, args=(100 * index,)) for index in range(3)]
+    threads = [threading.Thread(target=publish, args=(100 * index,), daemon=True) for index in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert sorted(generations) == list(range(1, 16))
 
 

@@ -139,7 +139,7 @@ async def ask(caller: Caller, method: str, tenant: str) -> Failure | None:
     async def requests() -> AsyncIterator[Message]:
         yield request
 
-    call = rpc(requests() if descriptor.client_streaming else request, metadata=caller.headers, timeout=10)
+    call = rpc(requests() if descriptor.client_streaming else request, metadata=caller.headers, timeout=30)
     status = ServerStatus(call)
     try:
         if not descriptor.server_streaming:

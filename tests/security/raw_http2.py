@@ -42,7 +42,7 @@ Headers = Sequence[tuple[str, str]]
 class RawConnection:
     """A TLS connection; ``begun``: with HTTP/2's preface and settings said already."""
 
-    def __init__(self, target: str, authority: str, *, begun: bool = True, timeout: float = 10.0) -> None:
+    def __init__(self, target: str, authority: str, *, begun: bool = True, timeout: float = 60.0) -> None:
         host, _, port = target.rpartition(":")
         context = ssl.create_default_context(cafile=authority)
         context.set_alpn_protocols(["h2"])

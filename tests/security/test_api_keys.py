@@ -31,6 +31,7 @@ from conductor_rpc.api_keys import KeyRing
 from conductor_rpc.cli import keys_commands
 from conductor_rpc.exceptions import CredentialsInvalid
 from conductor_rpc.roles import OPERATE, PREDICT, PUBLISH
+from machine import slowness, within
 from rpc.harness import bearer, ended, failure, item, items, request, serving
 from security.installation import MINE, installation
 from server.harness import publish
@@ -140,16 +141,17 @@ def test_the_commands(tmp_path, monkeypatch):
     assert (tmp_path / "keys.json").read_bytes() == before, "what can't be noted is not done"
 
 
-async def _refused_within(seconds: float, call: Callable[[], object]) -> float:
-    """Ask until it is refused as unauthenticated; how long that took."""
+async def _refused_within(seconds: float, call: Callable[[], object]) -> None:
+    """Ask until it is refused as unauthenticated."""
     began = time.monotonic()
     while True:
         try:
             await call()
         except grpc.aio.AioRpcError as error:
             assert failure(error).reason == "CREDENTIALS_INVALID"
-            return time.monotonic() - began
-        assert time.monotonic() - began < seconds
+            assert within(time.monotonic() - began, seconds)
+            return
+        assert time.monotonic() - began < 60
 
 
 async def test_a_key_lives_and_ends_while_the_server_runs(secure, authority, made):
@@ -164,24 +166,26 @@ async def test_a_key_lives_and_ends_while_the_server_runs(secure, authority, mad
             await stub.PredictBuildDuration(request(tenant), metadata=bearer(with_key))
 
         await ask()
-        created, later = api_keys.create(file, "zeta", frozenset({PREDICT}), timedelta(seconds=3))
+        lifetime = 3 * slowness()
+        created, later = api_keys.create(file, "zeta", frozenset({PREDICT}), timedelta(seconds=lifetime))
         began = time.monotonic()
         while True:
             try:
                 await ask(later, "zeta")
                 break
             except grpc.aio.AioRpcError:
-                assert time.monotonic() - began < 1.0, "a new key opens within a second"
-        stream = stub.StreamBuildDurationPredictions(metadata=bearer(key), timeout=20)
+                assert time.monotonic() - began < 60
+        assert within(time.monotonic() - began, 1.0), "a new key opens within a second"
+        stream = stub.StreamBuildDurationPredictions(metadata=bearer(key), timeout=60)
         await stream.write(items(item(1)))
         await stream.read()
         api_keys.revoke(file, key.split("_")[1])
-        assert await _refused_within(1.0, ask) < 1.0
+        await _refused_within(1.0, ask)
         await stream.write(items(item(2)))
         with pytest.raises(grpc.aio.AioRpcError) as refused:  # an open stream ends too
             await stream.read()
         assert failure(refused.value).reason == "CREDENTIALS_INVALID"
-        await _refused_within(10.0, lambda: ask(later, "zeta"))
+        await _refused_within(lifetime + 7, lambda: ask(later, "zeta"))
         assert time.time() >= created.expire_time.timestamp(), "and not before its time"
 
 
@@ -192,12 +196,12 @@ async def test_open_streams_end_with_the_key(tmp_path, redis_url, store):
         key = made.key(roles=[PREDICT, PUBLISH])
         plain = made.certificate("nobody")
         models = ModelServiceStub(await running.channel(running.predictions, plain))
-        watched = models.WatchModels(WatchModelsRequest(tenant_id=MINE), metadata=bearer(key), timeout=20)
+        watched = models.WatchModels(WatchModelsRequest(tenant_id=MINE), metadata=bearer(key), timeout=60)
         assert (await watched.read()).channels
         events = await running.channel(running.events, plain)
-        published = EventServiceStub(events).PublishEvents(metadata=bearer(key), timeout=20)
+        published = EventServiceStub(events).PublishEvents(metadata=bearer(key), timeout=60)
         await published.write(PublishEventsRequest(tenant_id=MINE))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not running.published:  # noqa: ASYNC110 - the ingestion tells no one
                 await asyncio.sleep(0.01)
         api_keys.revoke(made.api_keys, key.split("_")[1])
@@ -225,7 +229,7 @@ def test_a_file_that_can_not_be_used_holds_for_a_while_and_then_opens_nothing(ma
         began = time.monotonic()
         assert opens(ring, key), "it may be half-written"
         while opens(ring, key):
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 60
         file.write_bytes(whole)
         assert opens(ring, key)
 

@@ -18,6 +18,7 @@ from conductor_rpc.authentication import authenticator
 from conductor_rpc.certificates import CertificateIdentities, read_certificate
 from conductor_rpc.roles import PREDICT, SCOPES
 from conductor_rpc.settings import RpcSettings, SettingsInvalid
+from machine import within
 from rpc.harness import Authority, Pair, bearer, failure, request, serving
 from security.installation import Credentials
 
@@ -127,7 +128,8 @@ async def test_the_mapping_rotates_without_a_restart(made, monkeypatch):
         async def becomes(wanted: str, seconds: float) -> None:
             began = time.monotonic()
             while await told() != wanted:
-                assert time.monotonic() - began < seconds
+                assert time.monotonic() - began < 60
+            assert within(time.monotonic() - began, seconds)
 
         assert await told() == ""
         made.grant_certificates([("runner", "acme", ["publish"])])
@@ -198,7 +200,7 @@ async def failed_calls(made: Credentials, new: Pair) -> list[grpc.StatusCode]:
 
         async def ask(stub: object) -> None:
             try:
-                await stub.PredictBuildDuration(request(), timeout=2)
+                await stub.PredictBuildDuration(request(), timeout=30)
             except grpc.aio.AioRpcError as error:
                 failed.append(error.code())
 

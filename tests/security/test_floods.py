@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from faults.scene import Asking, Reply, Scene, explain, percentile, until, wrong
 from security import raw_http2
 from security.attacked import ATTACK_SECONDS, Attacked
 
-RATE, SECONDS, TRIES = 40, max(1.0, ATTACK_SECONDS), 3
+RATE, SECONDS, TRIES = 40, max(1.0, ATTACK_SECONDS), 8
 HELD = 2_000 if ATTACK_SECONDS else 490
 CHANGE, GOOD = 1.2, 0.9
+PATIENCE_SECONDS = 10.0
+"""Deadline of good calls: on a busy machine they are slow, attacked or not."""
 ENHANCE_YOUR_CALM = 11
 _PROGRAM = Path(raw_http2.__file__)
 CUT = ("pings",)
@@ -88,9 +90,9 @@ async def attackers(*commands: tuple[str, ...]) -> AsyncIterator[list[asyncio.su
         yield processes
     finally:
         for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-        await asyncio.gather(*(process.wait() for process in processes))
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
 
 async def said(process: asyncio.subprocess.Process) -> dict[str, Any]:
@@ -105,7 +107,7 @@ async def test_connections_held_open(scene: Scene, figure: Callable[..., None], 
     of_each = HELD // len(kinds)
     authority = str(scene.platform.keys.ca_certificate)
     commands = [("hold", kind, str(of_each), scene.platform.prediction_target, authority) for kind in kinds]
-    async with scene.asking() as asking:
+    async with scene.asking(timeout_seconds=PATIENCE_SECONDS) as asking:
         await asking.load(RATE, lambda _: asyncio.sleep(0.3))
         for _ in range(TRIES):
             beside, held, megabytes = await _beside_connections(scene, asking, commands)
@@ -132,7 +134,7 @@ async def _beside_connections(
         held = [(await said(process))["held"] for process in processes]
         most = server.held()
         attacked = await asking.load(RATE, lambda _: asyncio.sleep(SECONDS))
-    await until(lambda: server.held().descriptors <= before.descriptors + 5, 15, "descriptors are back")
+    await until(lambda: server.held().descriptors <= before.descriptors + 5, 60, "descriptors are back")
     after = await asking.load(RATE, lambda _: asyncio.sleep(SECONDS))
     slower = max(calm, after, key=lambda replies: percentile(replies, 0.5))
     return Beside(slower, attacked), held, most.megabytes - before.megabytes
@@ -143,7 +145,7 @@ async def test_floods_of_frames(scene: Scene, figure: Callable[..., None], attac
     """S9. In the short form those of the list at once, in the long form these and others one after the other."""
     server, authority = Attacked(scene.platform.pid("serve")), str(scene.platform.keys.ca_certificate)
     commands = [(attack, scene.platform.prediction_target, authority, str(SECONDS)) for attack in attacks]
-    async with scene.asking() as asking:
+    async with scene.asking(timeout_seconds=PATIENCE_SECONDS) as asking:
         await asking.load(RATE, lambda _: asyncio.sleep(0.3))
         before = server.held()
         calm = await asking.load(RATE, lambda _: asyncio.sleep(SECONDS))
@@ -165,11 +167,11 @@ async def test_floods_of_frames(scene: Scene, figure: Callable[..., None], attac
 
 async def test_the_checks_find_a_server_that_is_held_up(scene: Scene) -> None:
     """The planted bug: one that lets a caller wait while somebody else is served."""
-    async with scene.asking() as asking:
+    async with scene.asking(timeout_seconds=PATIENCE_SECONDS) as asking:
         calm = await asking.load(RATE, lambda _: asyncio.sleep(0.3))
 
         async def held_up(number: int, due: float | None = None, **options: Any) -> Reply:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(max(0.05, percentile(calm, 0.5)))
             return await ask(number, due, **options)
 
         ask, asking.ask = asking.ask, held_up  # type: ignore[method-assign]

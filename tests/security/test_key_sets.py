@@ -18,7 +18,7 @@ from conductor_rpc.downloads import download
 from conductor_rpc.jwks import KeySet
 from rpc.harness import Keys
 
-MOST_BYTES, SECONDS = 100_000, 0.5
+MOST_BYTES, SECONDS, BEYOND_MEASURE_SECONDS = 100_000, 0.3, 3.0
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 
@@ -44,7 +44,7 @@ def answering(answer: Answer) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}/jwks.json"
         finally:
             server.shutdown()
-            thread.join()
+            thread.join(60)
 
 
 def says(content: bytes, code: int = 200, **headers: str) -> Answer:
@@ -63,7 +63,7 @@ def drips(before: bytes) -> Answer:
 
     def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
         handler.wfile.write(before)
-        for _ in range(50):
+        for _ in range(100):
             handler.wfile.write(b"x")
             time.sleep(0.05)
 
@@ -73,7 +73,7 @@ def drips(before: bytes) -> Answer:
 def hostile(elsewhere: str) -> dict[str, Answer]:
     ok = b"HTTP/1.1 200 OK\r\n"
     return {
-        "hangs": lambda handler: time.sleep(5),
+        "hangs": lambda handler: time.sleep(30),
         "drips its headers": drips(ok + b"X-"),
         "drips its body": drips(ok + b"\r\n"),
         "redirects": says(b"", 302, Location=elsewhere),
@@ -99,7 +99,7 @@ def believed(fetch: Callable[[str], bytes], keys: Keys, *names: str) -> set[str]
                     fetch(address)
                     found.add(name)
                 except (OSError, ValueError):
-                    if time.monotonic() - began > SECONDS + 1.5:
+                    if time.monotonic() - began > BEYOND_MEASURE_SECONDS:
                         found.add(name)
     return found
 
@@ -107,14 +107,14 @@ def believed(fetch: Callable[[str], bytes], keys: Keys, *names: str) -> set[str]
 def test_hostile_addresses_are_not_believed_and_not_waited_for(keys):
     assert believed(lambda address: download(address, MOST_BYTES, SECONDS), keys) == set()
     with answering(says(keys.jwks().encode())) as address:
-        assert download(address, MOST_BYTES, SECONDS) == keys.jwks().encode()
+        assert download(address, MOST_BYTES, 60) == keys.jwks().encode()
 
 
 def test_a_usual_fetch_would_believe_them(keys):
     """The control: the fetch as everybody writes it."""
 
     def usual(address: str) -> bytes:
-        with urllib.request.urlopen(address, timeout=SECONDS) as answer:  # noqa: S310
+        with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310
             return answer.read()
 
     holes = ("redirects", "redirects for good", "drips its headers", "10 MB")
@@ -139,7 +139,7 @@ async def test_what_is_no_set_leaves_the_keys_at_hand(content, keys):
     found = KeySet(lambda: said[0], refresh_seconds=0.01, maximum_age_seconds=0.2)
     key = await found.find(keys.key_id)
     said[0] = content
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     used = True
     while used:
         assert time.monotonic() < until, "keys that can't be renewed must come to an end"
@@ -149,6 +149,6 @@ async def test_what_is_no_set_leaves_the_keys_at_hand(content, keys):
         await asyncio.sleep(0.01)
     said[0] = keys.jwks().encode()
     while await found.find(keys.key_id) is None:
-        assert time.monotonic() < until + 5
+        assert time.monotonic() < until + 60
         await asyncio.sleep(0.01)
     await found.close()

@@ -37,7 +37,7 @@ Ask = Callable[[str], object]
 def refusal(calls: grpc.Channel, method: str, content: bytes, metadata: object) -> tuple[object, ...]:
     """All that a caller is told."""
     with pytest.raises(grpc.RpcError) as refused:
-        calls.unary_unary(method)(content, timeout=5, metadata=metadata)
+        calls.unary_unary(method)(content, timeout=30, metadata=metadata)
     error = refused.value
     return error.code(), error.details(), tuple((pair.key, pair.value) for pair in error.trailing_metadata())
 

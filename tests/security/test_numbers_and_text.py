@@ -81,7 +81,7 @@ def test_tensors(scene: Scene) -> None:
             tensor = request.inputs.add(name=model.inputs[0].name, datatype="FP32", shape=[1, columns])
             tensor.contents.fp32_contents.extend(values)
             try:
-                assert finite(stub.ModelInfer(request, timeout=5, metadata=metadata))
+                assert finite(stub.ModelInfer(request, timeout=30, metadata=metadata))
             except grpc.RpcError as error:
                 assert not undocumented(error)
                 return error.code().name
@@ -141,7 +141,7 @@ async def test_events_that_are_dead_letters(scene: Scene) -> None:
             event.time.FromDatetime(_NOW)
             events.append(event)
         for event, (name, (_, reason)) in zip(events, EVENTS.items(), strict=True):
-            told = await client.publish_events("odd-texts", [event], timeout_seconds=20)
+            told = await client.publish_events("odd-texts", [event], timeout_seconds=60)
             assert told.stored == 0, name
             [letter] = told.dead_letters
             assert reason in letter.reason, name

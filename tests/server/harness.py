@@ -170,7 +170,7 @@ class Serving:
     async def predict(self, message: PredictBuildDurationRequest, **options: Any) -> Any:
         return await self.stub.PredictBuildDuration(message, **options)
 
-    async def eventually(self, condition: Callable[[Any], bool], message: Any = None, seconds: float = 10) -> Any:
+    async def eventually(self, condition: Callable[[Any], bool], message: Any = None, seconds: float = 60) -> Any:
         """Ask until the answer is as expected."""
         deadline = time.monotonic() + seconds
         while True:
@@ -195,7 +195,8 @@ def settings(redis_url: str, store: Path, **changes: Any) -> ServerSettings:
         "model_store": str(store),
         "model_poll_seconds": 0.05,
         "grace_seconds": 0,
-        "feature_timeout_seconds": 0.25,  # generous: these tests share two cores with others
+        "default_deadline_seconds": 60,  # for the machine's sake, too
+        "feature_timeout_seconds": 2.0,  # generous: these tests share two cores with others
         **changes,
     }
     return ServerSettings(**values)

@@ -178,7 +178,7 @@ def run_at(moment: float, **more: object) -> TestRun:
 
 async def answered(server: Serving, asked: TestRun, impact: Impact) -> Predicted:
     """An answer with the graph known like that; until then it is being loaded."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             answer = await server.intelligence.predict(asked, 2, NO_DEADLINE)
             if answer.basis.impact is impact:

@@ -75,7 +75,7 @@ async def stock_client(target, authority="", token=""):
     try:
         yield ask
         process.stdin.close()
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
             process.kill()

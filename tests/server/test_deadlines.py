@@ -22,6 +22,7 @@ from conductor.prediction.v1.build_duration_pb2 import (
 from conductor.prediction.v1.provenance_pb2 import PredictionMethod
 from conductor_server.models.served_model import ServedModel
 from conductor_server.prediction import build_duration
+from machine import slowness
 from server.harness import publish, request, serving, write_features
 
 LINES = 1
@@ -49,7 +50,7 @@ class Noise:
 
     def __init__(self) -> None:
         self._most, self._stopped = 0.0, False
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
@@ -66,16 +67,16 @@ class Noise:
 
 async def test_a_slow_read_leaves_the_model_its_time(redis_url, store, monkeypatch):
     """Who is in a hurry is answered without features, in time; who is not waits for them, although asked together."""
-    monkeypatch.setattr(build_duration, "MODEL_SECONDS", 0.25)  # this machine takes its time
+    monkeypatch.setattr(build_duration, "MODEL_SECONDS", 0.75)  # this machine takes its time
     publish(store)
     write_features(redis_url)
-    async with serving(redis_url, store, feature_timeout_seconds=2.0) as server:
+    async with serving(redis_url, store, feature_timeout_seconds=10) as server:
         await server.eventually(lambda answer: answer.provenance.method == PredictionMethod.PREDICTION_METHOD_MODEL)
         with redis.Redis.from_url(redis_url) as client:
-            client.client_pause(700, all=True)
+            client.client_pause(2000, all=True)
         hurried, patient = await asyncio.gather(
-            server.stub.PredictBuildDuration(request(), timeout=0.5),
-            server.stub.PredictBuildDuration(request(), timeout=5),
+            server.stub.PredictBuildDuration(request(), timeout=1.5),
+            server.stub.PredictBuildDuration(request(), timeout=60),
         )
     assert hurried.provenance.missing_features
     assert hurried.provenance.method != PredictionMethod.PREDICTION_METHOD_MODEL
@@ -111,14 +112,17 @@ async def test_an_expired_request_never_reaches_the_model(redis_url, store, runs
                 await asyncio.sleep(chance.uniform(0, 0.01))
 
         noise = Noise()
-        asking = [asyncio.ensure_future(ask(lines)) for lines in range(100, 150)]
-        for lines in range(150, 400):
-            await asyncio.sleep(0.001)
-            asking.append(asyncio.ensure_future(ask(lines)))
-            if lines == 200:
-                asking.append(asyncio.ensure_future(hold_up(lambda: len(deadlines) == 300)))
-        await asyncio.gather(*asking)
-    slack = SLACK_SECONDS + noise.stop()
+        for first in range(100, 3_100, 300):
+            asking = [asyncio.ensure_future(ask(lines)) for lines in range(first, first + 50)]
+            for lines in range(first + 50, first + 300):
+                await asyncio.sleep(0.001)
+                asking.append(asyncio.ensure_future(ask(lines)))
+                if lines == first + 100:
+                    asking.append(asyncio.ensure_future(hold_up(lambda until=first + 200: len(deadlines) == until)))
+            await asyncio.gather(*asking)
+            if runs and expired > 20:  # a busy machine answers none in time now and then
+                break
+    slack = (SLACK_SECONDS + noise.stop()) * slowness()
     late = [lines for moment, rows in runs for lines in rows if moment > deadlines[lines] + slack]
     assert expired > 20
     assert runs
@@ -144,7 +148,7 @@ async def test_a_thread_that_comes_too_late_runs_nothing(redis_url, store, runs)
             asyncio.get_running_loop().set_default_executor(threads)
             stream = server.stub.StreamBuildDurationPredictions()
             late = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
-            for message, busy_seconds, code in ((items(0.1), 0.5, late), (items(5), 0, 0)):
+            for message, busy_seconds, code in ((items(0.1), 0.5, late), (items(60), 0, 0)):
                 runs.clear()
                 busy = threads.submit(time.sleep, busy_seconds)
                 await stream.write(message)

@@ -109,7 +109,11 @@ async def test_the_example_of_the_docs(secure, tmp_path):
         env={**os.environ, "CONDUCTOR_TOKEN": secure.keys.token()},
         stdout=asyncio.subprocess.PIPE,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
     assert process.returncode == 0
     expected = by_onnx_runtime(np.full((2, WIDTH), 60, np.float32))[1]
     assert output.decode().startswith(str(expected))

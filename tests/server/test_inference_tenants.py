@@ -94,7 +94,7 @@ async def test_an_insecure_server_takes_the_parameters_word(redis_url, store):
 
 
 async def _until_ready(stub, metadata, version):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             asked = messages.ModelReadyRequest(name=PREDICTOR, version=version)
             if (await stub.ModelReady(asked, metadata=metadata)).ready:

@@ -132,12 +132,12 @@ async def test_mistakes(redis_url, store):
         stub = stubs.GRPCInferenceServiceStub(channel)
         for name, (change, field) in MISTAKES.items():
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub.ModelInfer(_changed(change), timeout=10)
+                await stub.ModelInfer(_changed(change), timeout=60)
             found = failure(caught.value)
             assert found.code is INVALID, (name, found)
             assert found.reason == ("BATCH_TOO_LARGE" if name in ("huge", "too-many-rows") else "INVALID_FIELD"), name
             assert field in found.fields, (name, found)
-        answer = await stub.ModelInfer(infer_request(rows(2)), timeout=10)
+        answer = await stub.ModelInfer(infer_request(rows(2)), timeout=60)
         assert len(answer.raw_output_contents) == 3, "and it goes on answering"
 
 
@@ -145,7 +145,7 @@ async def test_as_many_rows_as_allowed(redis_url, store):
     publish(store)
     inputs = rows(MAX_ROWS)
     async with serving(redis_url, store) as server, grpc.aio.insecure_channel(server.target) as channel:
-        answer = await stubs.GRPCInferenceServiceStub(channel).ModelInfer(infer_request(inputs), timeout=30)
+        answer = await stubs.GRPCInferenceServiceStub(channel).ModelInfer(infer_request(inputs), timeout=60)
     for content, expected in zip(answer.raw_output_contents, by_onnx_runtime(inputs), strict=True):
         assert np.frombuffer(content, "<f4").tolist() == expected.tolist()
 
@@ -170,15 +170,15 @@ async def test_a_model_that_fails_is_a_plain_error(redis_url, store, caplog):
     async with serving(redis_url, store) as server, grpc.aio.insecure_channel(server.target) as channel:
         stub = stubs.GRPCInferenceServiceStub(channel)
         fine, beyond = np.full((2, WIDTH), 1, np.float32), np.full((2, WIDTH), 7, np.float32)
-        await stub.ModelInfer(infer_request(fine), timeout=10)
+        await stub.ModelInfer(infer_request(fine), timeout=60)
         for _ in range(2):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub.ModelInfer(infer_request(beyond), timeout=10)
+                await stub.ModelInfer(infer_request(beyond), timeout=60)
             found = failure(caught.value)
             assert (found.code, found.reason) == (grpc.StatusCode.INTERNAL, "MODEL_FAILED")
             assert "ather" not in found.message, "a graph's own words stay here"
         assert sum("failed on a caller's tensors" in record.message for record in caplog.records) == 1
-        await stub.ModelInfer(infer_request(fine), timeout=10)
+        await stub.ModelInfer(infer_request(fine), timeout=60)
 
 
 _FLOATS = st.floats(width=32, allow_infinity=False)

@@ -20,9 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from conductor_server import app
 from conductor_server.worker import NAME as WORKER_NAME
+from machine import within
 from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, bearer
 from server.harness import client, publish, request, serving, write_features
 
+REPLACED_SECONDS = 2.0
 COMMAND = [sys.executable, "-m", "conductor_client.command", "serve", "-o", "json", "--port", "0"]
 
 
@@ -43,7 +45,7 @@ async def command(*arguments, environment=None):
 
     draining = asyncio.ensure_future(drain())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             line = await process.stdout.readline()
         await asyncio.sleep(0)
         assert line, errors.decode()
@@ -54,7 +56,7 @@ async def command(*arguments, environment=None):
         if process.returncode is None:
             process.kill()
         await process.wait()
-        await draining
+        await asyncio.wait_for(draining, 60)  # workers have its other end, too
 
 
 def _arguments(redis_url, store, *more):
@@ -64,30 +66,30 @@ def _arguments(redis_url, store, *more):
 async def test_sigterm_drains_without_a_failed_request(redis_url, store):
     publish(store)
     write_features(redis_url)
-    async with command(*_arguments(redis_url, store, "--grace", "0.3")) as process:
+    async with command(*_arguments(redis_url, store, "--grace", "0.5")) as process:
         async with client(process.address) as server:
-            first = await server.predict(request(), timeout=5)
+            first = await server.predict(request(), timeout=30)
             assert first.provenance.model_version
             failures, answers = [], 0
             process.send_signal(signal.SIGTERM)
             started = time.monotonic()
             while process.returncode is None:
-                assert time.monotonic() - started < 15
+                assert time.monotonic() - started < 60
                 try:
-                    await server.predict(request(), timeout=5)
+                    await server.predict(request(), timeout=30)
                     answers += 1
                 except grpc.aio.AioRpcError as error:
                     failures.append(error)
                     break
             # Served through the grace; after it the process is gone. A call that crosses with the stop on its
             # connection ends CANCELLED; clients retry both (see test_rolling_restarts_fail_no_call).
-            assert answers > 10
+            assert answers > 1
             assert {error.code() for error in failures} <= {
                 grpc.StatusCode.UNAVAILABLE,
                 grpc.StatusCode.CANCELLED,
             }, failures
-            assert time.monotonic() - started >= 0.3
-        assert await asyncio.wait_for(process.wait(), 15) == 0
+            assert time.monotonic() - started >= 0.5
+        assert await asyncio.wait_for(process.wait(), 60) == 0
         assert b"Traceback" not in process.errors, process.errors.decode()
 
 
@@ -107,13 +109,13 @@ async def test_tls_and_tokens_through_the_command(redis_url, store, tmp_path):
 
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             token = keys.token()
-            await stub.PredictBuildDuration(request(), metadata=bearer(token), timeout=5)
+            await stub.PredictBuildDuration(request(), metadata=bearer(token), timeout=30)
             for tenant, metadata, code in (
                 ("other", bearer(token), grpc.StatusCode.PERMISSION_DENIED),
                 ("acme", (), grpc.StatusCode.UNAUTHENTICATED),
             ):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await stub.PredictBuildDuration(request(tenant), metadata=metadata, timeout=5)
+                    await stub.PredictBuildDuration(request(tenant), metadata=metadata, timeout=30)
                 assert caught.value.code() is code
         process.terminate()
         await process.wait()
@@ -127,7 +129,7 @@ async def test_a_killed_worker_is_replaced(redis_url, store):
         before = _workers(process.pid)
         assert len(before) == 2
         async with client(process.address) as server:
-            await server.predict(request(), timeout=5)
+            await server.predict(request(), timeout=30)
         victim = min(before)
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
@@ -135,16 +137,17 @@ async def test_a_killed_worker_is_replaced(redis_url, store):
             now = _workers(process.pid)
             if len(now) == 2 and victim not in now:
                 break
-            assert time.monotonic() - killed < 2, "a new worker process stands within 2 s"
+            assert time.monotonic() - killed < 60
             await asyncio.sleep(0.02)
+        assert within(time.monotonic() - killed, REPLACED_SECONDS)
         [new] = now - before
         await _until_listening(new)
         for _ in range(10):
             async with client(process.address) as server:
-                answer = await server.predict(request(), timeout=5)
+                answer = await server.predict(request(), timeout=30)
                 assert answer.provenance.model_version
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
         assert not any(psutil.pid_exists(pid) for pid in now)
 
 
@@ -157,7 +160,7 @@ async def test_each_worker_has_admin_ports_of_its_own(redis_url, store):
         asked = 0
         while asked < 200 and not (asked and all([await _counted(http_port + slot) for slot in range(2)])):
             async with client(process.address) as server:  # a connection of its own: the kernel chooses the worker
-                await server.predict(request(), timeout=5)
+                await server.predict(request(), timeout=30)
             asked += 1
         assert sum([await _counted(http_port + slot) for slot in range(2)]) == asked, "each counts its own calls"
         for slot in range(2):
@@ -166,7 +169,7 @@ async def test_each_worker_has_admin_ports_of_its_own(redis_url, store):
                 answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     with socket.create_server(("127.0.0.1", http_port)), socket.create_server(("127.0.0.1", grpc_port + 1)):
         pass
 
@@ -218,7 +221,7 @@ async def test_workers_do_not_outlive_their_supervisor(redis_url, store):
         workers = _workers(process.pid)
         process.kill()
         await process.wait()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while any(psutil.pid_exists(pid) for pid in workers):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
@@ -258,7 +261,11 @@ async def _fails(*arguments):
     process = await asyncio.create_subprocess_exec(
         *COMMAND, *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
-    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    try:
+        _, errors = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
     return process.returncode, errors
 
 
@@ -274,7 +281,7 @@ def _workers(pid):
 
 
 async def _until_listening(pid):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not any(c.status == psutil.CONN_LISTEN for c in psutil.Process(pid).net_connections()):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)

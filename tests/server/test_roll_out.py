@@ -44,7 +44,7 @@ async def answered_by(server, variant):
     """Once the server has taken the roll-out up; some branch is of each share."""
     for branch in BRANCHES:
         await server.predict(on(branch))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         for branch in BRANCHES:
             if (await server.predict(on(branch))).provenance.variant == variant:
@@ -52,7 +52,7 @@ async def answered_by(server, variant):
         assert time.monotonic() < deadline
 
 
-async def eventually(condition, limit: float = 10):
+async def eventually(condition, limit: float = 60):
     deadline = time.monotonic() + limit
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -152,7 +152,7 @@ async def test_a_shadow_scores_every_request_and_answers_none(redis_url, store, 
     async with serving(redis_url, store, telemetry) as server:
         await server.predict(on("main"))
         await asyncio.sleep(0)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (found := await statistics_of(server, "shadow")) is None:
             await server.predict(on("main"))
             assert time.monotonic() < deadline
@@ -222,7 +222,7 @@ async def test_a_canary_that_does_not_hold_is_withdrawn_with_its_reason(redis_ur
         serving(redis_url, store, telemetry, **GUARDED) as one,
         serving(redis_url, store, telemetry, **GUARDED) as other,
     ):
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while fleet.store.resolve(PREDICTOR, "acme", "canary") is not None:
             for server in (one, other):
                 for branch in BRANCHES:
@@ -252,7 +252,7 @@ async def test_a_canary_that_holds_stays(redis_url, store, fleet):
     fleet.store.promote(PREDICTOR, "acme", version, "canary", weight=0.5)
     async with serving(redis_url, store, **GUARDED) as server:
         await answered_by(server, CANARY)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (await statistics_of(server, "canary")).compared_count < 60:
             for branch in BRANCHES:
                 await server.predict(on(branch))
@@ -271,7 +271,7 @@ async def test_where_the_store_is_read_only_the_canary_is_withdrawn_here(redis_u
 
     monkeypatch.setattr(ModelStore, "withdraw", refuse)
     async with serving(redis_url, store, **GUARDED) as server:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while "in this process only" not in caplog.text:
             await server.predict(on("main"))
             assert time.monotonic() < deadline

@@ -19,6 +19,7 @@ import pytest
 from conductor_model_store import ModelStoreUnavailable
 from conductor_model_store.settings import ModelStoreSettings
 from conductor_model_store.signing_keys import generate_key_pair
+from machine import within
 from server.harness import PREDICTOR, graph, manifest, request, serving, with_golden, write_features
 
 URL = "s3://models/of/ours"
@@ -92,8 +93,8 @@ def moto(tmp_path_factory):
             moto.make_bucket("models")
             yield moto
         finally:
-            moto.process.terminate()
-            moto.process.wait(10)
+            moto.process.kill()
+            moto.process.wait(60)
 
 
 @pytest.fixture
@@ -115,7 +116,11 @@ async def conductor(*arguments, **environment):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, problem = await process.communicate()
+    try:
+        out, problem = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
     assert process.returncode == 0, problem.decode()
     return out.decode()
 
@@ -140,7 +145,7 @@ async def test_publish_promote_roll_back_and_an_outage(redis_url, way, tmp_path,
     async with serving(redis_url, URL, model_trusted_keys=(keys.public_key,)) as server:
 
         async def serves(version):
-            await server.eventually(lambda answer: answer.provenance.model_version == version, seconds=20)
+            await server.eventually(lambda answer: answer.provenance.model_version == version)
 
         await serves(first)
         second = await asyncio.to_thread(publish, 20)
@@ -152,13 +157,13 @@ async def test_publish_promote_roll_back_and_an_outage(redis_url, way, tmp_path,
         assert "better" in await conductor("models", "show", PREDICTOR, **trust)
 
         await way.close()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while "the model store can't be read" not in caplog.text:
             assert time.monotonic() < deadline
             began = time.monotonic()
             answer = await server.predict(request())
             assert (answer.provenance.model_version, answer.provenance.fallback_reason) == (second, 0)
-            assert time.monotonic() - began < 2.0, "a request waits for no store"
+            assert within(time.monotonic() - began, 2.0), "a request waits for no store"
             await asyncio.sleep(0.02)
         with pytest.raises(ModelStoreUnavailable):
             await asyncio.to_thread(publish, 30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 
 import grpc
 import pytest
@@ -20,6 +21,7 @@ from conductor_model_store.settings import ModelStoreSettings
 from conductor_model_store.signing_keys import generate_key_pair
 from conductor_rpc import names
 from conductor_rpc.telemetry import Telemetry
+from machine import within
 from rpc.harness import failure
 from server.harness import PREDICTOR, graph, list_often, manifest, request, serving, with_golden, write_features
 
@@ -47,20 +49,18 @@ class Refusals:
         self.telemetry = Telemetry(None, MeterProvider([self._reader]))
 
     def read(self):
-        data = self._reader.get_metrics_data()
-        return {
-            point.attributes[names.REASON]: point.value
-            for resource in (data.resource_metrics if data else ())
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-            if metric.name == names.MODEL_REFUSALS
-            for point in metric.data.data_points
-        }
+        data, found = self._reader.get_metrics_data(), Counter()
+        for resource in data.resource_metrics if data else ():
+            for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+                if metric.name == names.MODEL_REFUSALS:
+                    for point in metric.data.data_points:  # one for each predictor
+                        found[point.attributes[names.REASON]] += point.value
+        return found
 
 
 async def until(condition, server=None, version=None):
     """Wait for it; meanwhile a version, and no other, answers."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         if server is not None:
             assert (await server.predict(request())).provenance.model_version == version
@@ -82,11 +82,11 @@ async def test_an_old_version_put_back_by_others_never_serves(redis_url, store, 
         await serves(server, new.version)
         # Whoever may write to the store, without a key: points the channel at an old version that is signed …
         ModelStore.open(store).promote(PREDICTOR, None, old.version)
-        await until(lambda: "UntrustedPointer" in refusals.read(), server, new.version)
+        await until(lambda: refusals.read()["UntrustedPointer"] > 0, server, new.version)
         # … or takes the newest moves away.
         for generation in (2, 3):
             (store / new.scope.pointer_key("champion", generation)).unlink()
-        await until(lambda: "RewoundPointer" in refusals.read(), server, new.version)
+        await until(lambda: refusals.read()["RewoundPointer"] > 0, server, new.version)
         assert (await server.predict(request())).provenance.model_version == new.version
     async with serving(redis_url, store, refusals.telemetry, **changes) as server:
         assert (await server.predict(request())).provenance.model_version == new.version
@@ -152,7 +152,7 @@ async def test_the_guard_withdraws_a_canary_with_the_same_authority(redis_url, s
         return last.withdrawn and last.actor == "canary guard"
 
     async with serving(redis_url, store, **changes) as server:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not (withdrawn() if has_key else "in this process only: moving a channel takes a key" in caplog.text):
             await server.predict(request(lines=0))
             assert time.monotonic() < deadline
@@ -174,7 +174,7 @@ async def test_other_keys_take_effect_while_it_serves(redis_url, store, tmp_path
         began = time.monotonic()
         first.public_key.unlink()
         answer = await serves(server, world.version)
-        assert time.monotonic() - began < 5.0
+        assert within(time.monotonic() - began, 5.0)
         assert answer.provenance.fallback_reason in (
             FallbackReason.FALLBACK_REASON_MODEL_LOADING,
             FallbackReason.FALLBACK_REASON_MODEL_UNAVAILABLE,

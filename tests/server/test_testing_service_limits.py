@@ -63,7 +63,7 @@ async def test_the_deadline_ends_the_work():
 
     async def hang() -> None:
         try:
-            await asyncio.sleep(30)
+            await asyncio.sleep(600)
         finally:
             given_up.set()
 
@@ -71,7 +71,7 @@ async def test_the_deadline_ends_the_work():
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.SelectTests(of_run(SelectTestsRequest, miss_rate=0.05), timeout=0.2)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await given_up.wait()
 
 

@@ -60,12 +60,12 @@ async def test_waiting_for_others_work_is_told(redis_url, store, fleet):
     fleet.publish(10)
     write_features(redis_url)
     traced = Traced(slow_seconds=0)
-    async with serving(redis_url, store, traced.telemetry, feature_timeout_seconds=5) as server:
+    async with serving(redis_url, store, traced.telemetry, feature_timeout_seconds=10) as server:
         await server.predict(request())
         with redis.Redis.from_url(redis_url) as client:
-            client.execute_command("CLIENT", "PAUSE", 700, "ALL")
+            client.execute_command("CLIENT", "PAUSE", 2000, "ALL")
             first = asyncio.ensure_future(server.predict(request()))
-            await asyncio.sleep(0.1)  # it is at Redis now
+            await asyncio.sleep(0.3)  # it is at Redis now
             await asyncio.gather(first, server.predict(request()))
     last = max(traced.calls, key=lambda span: span.start_time)
     [wait] = [

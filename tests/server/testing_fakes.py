@@ -147,7 +147,7 @@ async def asking(minds: Minds, telemetry: Telemetry = OFF, **settings: Any) -> A
         await server.stop()
 
 
-async def idle(server: RpcServer, seconds: float = 5.0) -> None:
+async def idle(server: RpcServer, seconds: float = 60.0) -> None:
     """Wait until nothing is under way there."""
     deadline = time.monotonic() + seconds
     while server.in_flight_count:

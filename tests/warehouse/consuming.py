@@ -94,7 +94,7 @@ def die_at(point: str, database_url: str, stream_url: str, stream: str, group: s
     assert code == -signal.SIGKILL
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -21,6 +21,7 @@ import psycopg
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+import ending
 from conductor.events.v1.cloud_event_pb2 import CloudEvent
 from conductor.events.v1.event_service_pb2 import PublishEventsRequest, PublishEventsResponse
 from conductor.events.v1.event_service_pb2_grpc import EventServiceStub
@@ -73,14 +74,14 @@ async def _publish(
 
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     response: PublishEventsResponse = await ended(
-        EventServiceStub(channel).PublishEvents(stream(), metadata=metadata, timeout=30)
+        EventServiceStub(channel).PublishEvents(stream(), metadata=metadata, timeout=60)
     )
     return response
 
 
 async def _publish_in_the_end(channel: grpc.aio.Channel, requests: list[PublishEventsRequest]) -> PublishEventsResponse:
     """As a client would: again, while the warehouse does not answer."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             return await _publish(channel, requests)
@@ -171,15 +172,15 @@ async def test_it_does_not_start_on_a_database_without_its_schema(database_url: 
 async def test_the_command_serves_until_sigterm(warehouse_url: str) -> None:
     command = [sys.executable, "-m", "conductor_client.command", "warehouse", "serve"]
     environment = os.environ | {"CONDUCTOR_DATABASE_URL": warehouse_url}
-    refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: ASYNC221
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)  # noqa: ASYNC221
     assert refused.returncode == 2
     assert "--insecure" in refused.stderr
     command += ["--insecure", "--port", "0", "--grace", "0", "-o", "json"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:  # noqa: ASYNC220
+    with ending.process(command, env=environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         target = json.loads(process.stdout.readline())["address"]
         async with grpc.aio.insecure_channel(target) as channel:
             build = Build("b1", START, START, duration=1.0)
             assert (await _publish(channel, _requests([_cloud_event(completed_event(build))]))).stored_count == 1
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import psycopg
 import pytest
 import redis
 
+import ending
 from conductor_warehouse.streams.consumer import StreamConsumer
 from conductor_warehouse.streams.redis_stream import RedisStream
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -41,7 +41,6 @@ def _left(url: str) -> tuple[int, int]:
 
 @contextmanager
 def _consuming(warehouse_url: str, redis_url: str, name: str = "second", **options: Any) -> Any:
-    stop = threading.Event()
     consumer = StreamConsumer(
         warehouse_url,
         RedisStream(
@@ -53,13 +52,8 @@ def _consuming(warehouse_url: str, redis_url: str, name: str = "second", **optio
         ),
         retry_seconds=0.1,
     )
-    thread = threading.Thread(target=consumer.run, args=(stop,))
-    thread.start()
-    try:
+    with ending.thread(consumer.run):
         yield consumer
-    finally:
-        stop.set()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -144,20 +138,16 @@ def test_redis_and_postgres_may_fail_meanwhile(
 
 def test_the_command_consumes_until_sigterm(warehouse_url: str, warehouse: psycopg.Connection, redis_url: str) -> None:
     _fill(redis_url, EVENTS)
-    process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "conductor"), "warehouse", "consume", "-o", "json"],
-        env=os.environ
-        | {
-            "CONDUCTOR_DATABASE_URL": warehouse_url,
-            "CONDUCTOR_EVENT_STREAM_URL": redis_url,
-            "CONDUCTOR_EVENT_STREAM": STREAM,
-        },
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    until(lambda: warehouse.execute("SELECT count(*) FROM inbox").fetchone() == (len(EVENTS),))
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=20)
+    command = [str(Path(sys.executable).parent / "conductor"), "warehouse", "consume", "-o", "json"]
+    environment = os.environ | {
+        "CONDUCTOR_DATABASE_URL": warehouse_url,
+        "CONDUCTOR_EVENT_STREAM_URL": redis_url,
+        "CONDUCTOR_EVENT_STREAM": STREAM,
+    }
+    with ending.process(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        until(lambda: warehouse.execute("SELECT count(*) FROM inbox").fetchone() == (len(EVENTS),))
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert f'"stored": {len(EVENTS)}' in output
     with redis.Redis.from_url(redis_url) as client:
