@@ -60,7 +60,7 @@ class _Judged:
 
     def reached(self, distance: int) -> Mask:
         """Tests that the change reaches by so many files or fewer, and those that it changes."""
-        changed: Mask = self.known.requested["is_test_changed"] > 0
+        changed: Mask = self.known.requested["is_test_changed_v2"] > 0
         return changed if self.reach.distance is None else changed | (self.reach.distance <= distance)
 
 
