@@ -168,6 +168,8 @@ class TestIntelligence:
                 int(never_ran(history).sum()),
                 int(history.unreadable.sum()),
                 reach.unplaced_paths,
+                known_tests_cut=isinstance(tests, Listed) and tests.cut,
+                known_tests_filling=isinstance(tests, Listed) and not tests.whole,
             ),
             scored.origin,
             None if oldest_us is None else max(0.0, (run.moment_us - oldest_us) / 1e6),
