@@ -64,6 +64,18 @@ def test_a_selection_in_words(run):
     ]
 
 
+@pytest.mark.parametrize(
+    ("label", "words"), [("cut", "more tests than a server holds"), ("filling", "being filled in")]
+)
+def test_what_is_not_known_of_all_known_tests_is_told(run, conductor, label, words):
+    assert words not in run(*SELECT).stdout
+    setattr(conductor.selection.basis, f"known_tests_{label}", True)
+    [line] = [line for line in run(*SELECT).stdout.splitlines() if words in line]
+    assert "nothing is said of" in line
+    told = json.loads(run(*SELECT, "-o", "json").stdout)["basis"]
+    assert (told[f"known_tests_{label}"], told["never_run_count"]) == (True, 1)
+
+
 def test_ids_are_for_test_runners(run, conductor):
     assert run(*SELECT, "-o", "ids").stdout == f"{IDS[2]}\n{IDS[1]}\n"
     assert run("predict", *REPOSITORY, "-o", "ids").stdout.splitlines() == [IDS[1], IDS[0], IDS[2]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import grpc.aio
@@ -21,6 +22,10 @@ from conductor.inference.v2.inference_service_pb2 import ModelInferRequest
 from conductor.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
 from conductor.prediction.v1.build_duration_pb2 import BatchPredictBuildDurationsRequest
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
+from conductor.testing.v1.test_failure_pb2 import PredictTestFailuresRequest
+from conductor.testing.v1.test_intelligence_service_pb2_grpc import TestIntelligenceServiceStub
+from conductor.testing.v1.test_order_pb2 import PrioritizeTestsRequest
+from conductor.testing.v1.test_run_pb2 import TestRunContext
 from conductor_rpc.admin.beside import telemetry_beside
 from conductor_rpc.exporters import telemetry_from_environment
 from conductor_server.app import application as prediction_application
@@ -31,11 +36,14 @@ from conductor_warehouse.tailing_writer import TailingWriter
 from conductor_workbench.embedded.redis import free_port
 from rpc.harness import Keys, bearer
 from server.harness import PREDICTOR, request, settings, write_features
+from server.intelligence_scene import write_past
 from server.many import Fleet
 from server.secured import secured_settings
+from training.test_runs import make_runs
 from warehouse.test_event_service import EVENTS
 
 SECONDS = 60.0
+TESTS = make_runs(runs=1, tests=3)[0]
 
 
 class Exported:
@@ -69,6 +77,7 @@ async def _prediction_server(found: Exported, redis_url: str, directory: Path) -
     fleet.publish(10)
     fleet.publish(20, channel="shadow")
     write_features(redis_url)
+    write_past(redis_url, [replace(TESTS, started=time.time() - 60, completed=time.time() - 30)])
     secured |= {"admin_http_port": 0, "max_in_flight_count": 2, "feature_timeout_seconds": 10}
     telemetry, close = telemetry_from_environment("conductor-server", prometheus=True)
     serving = prediction_application(settings(redis_url, directory / "models", **secured), telemetry=telemetry)
@@ -91,6 +100,11 @@ async def _predict(channel: grpc.aio.Channel, redis: Redis, metadata: tuple[tupl
     tensors = ModelInferRequest(model_name=PREDICTOR)
     tensors.inputs.add(name="inputs", datatype="FP32", shape=[1, 4]).contents.fp32_contents.extend([1.0] * 4)
     await GRPCInferenceServiceStub(channel).ModelInfer(tensors, metadata=metadata)
+    tests = TestIntelligenceServiceStub(channel)
+    about = TestRunContext(repository=TESTS.repository, test_ids=TESTS.tests)
+    await tests.PredictTestFailures(PredictTestFailuresRequest(tenant_id="acme", run=about), metadata=metadata)
+    order = tests.PrioritizeTests(PrioritizeTestsRequest(tenant_id="acme", run=about), metadata=metadata)
+    assert [part async for part in order]
     await redis.execute_command("CLIENT", "PAUSE", 1000, "ALL")  # calls pile up meanwhile
     calls = [stub.PredictBuildDuration(request(), metadata=metadata) for _ in range(4)]
     codes = {(await call.code()).name for call in calls}

@@ -94,7 +94,7 @@ def test_each_section_tells_what_it_means_and_what_to_do() -> None:
 
 def test_all_files_with_rules_are_loaded() -> None:
     assert yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["rule_files"] == ["rules/*.yml"]
-    assert len(RULES) == 4
+    assert len(RULES) == 5
 
 
 def test_each_command_that_the_runbook_names_exists() -> None:

@@ -23,6 +23,7 @@ from conductor_features.views import PATH_CHANGES
 NAN = math.nan
 NAMES = [f"n{number}" for number in range(8)]
 """Of tests and of paths: some tests are paths."""
+NOTHING = PathFailures(np.empty(0, np.intp), np.empty(0))
 CHANGE_COUNT, RATE = (PATH_CHANGES.field_index[name] for name in ("change_count", "failed_run_rate_10"))
 
 
@@ -37,8 +38,9 @@ def plain(
         for path, count in zip(paths, rows[:, CHANGE_COUNT], strict=True):
             if test in failures[path] and count > 0:
                 share = max(share, failures[path][test] / count)
-        values = [float(test in paths), float(len(paths)), max(known, default=NAN), share if known else NAN]
-        found.append(values if paths else [NAN] * 4)
+        is_path = float(test in paths)  # which here is all that its id tells
+        values = [is_path, is_path, float(len(paths)), max(known, default=NAN), share if known else NAN]
+        found.append(values if paths else [NAN] * 5)
     return found
 
 
@@ -60,8 +62,8 @@ def test_all_at_once_is_one_by_one(data: st.DataObject) -> None:
         of_paths.append(PathFailures(np.array(list(known), np.intp), np.array(list(known.values()), float)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        values = request_values(index, paths, rows, of_paths)
-    expected = np.array(plain(tests, paths, rows, failures), float).reshape(-1, 4)
+        values = request_values(index, paths, rows, of_paths, "acme/shop")
+    expected = np.array(plain(tests, paths, rows, failures), float).reshape(-1, 5)
     assert values.shape == (len(tests), len(REQUEST_COLUMNS))
     np.testing.assert_array_equal(values.view(np.int64) if values.size else values, _bits(expected))
 
@@ -75,11 +77,20 @@ def test_a_count_that_cannot_be_told_takes_nothing_away() -> None:
     rows[:, CHANGE_COUNT], rows[:, RATE] = 4.0, [0.25, NAN]
     both = PathFailures(np.array([0, 1]), np.array([1.0, NAN]))
     values = request_values(
-        {"a": 0, "b": 1, "c": 2}, ["p", "c"], rows, [both, PathFailures(np.array([0]), np.array([NAN]))]
+        {"a": 0, "b": 1, "c": 2}, ["p", "c"], rows, [both, PathFailures(np.array([0]), np.array([NAN]))], "acme/shop"
     )
     assert dict(zip(REQUEST_COLUMN_NAMES, values.T.tolist(), strict=True)) == {
         "is_test_changed": [0.0, 0.0, 1.0],
+        "is_test_changed_v2": [0.0, 0.0, 1.0],
         "changed_path_count": [2.0, 2.0, 2.0],
         "path_failed_run_rate": [0.25, 0.25, 0.25],
         "path_failure_share": [0.25, 0.0, 0.0],
     }
+
+
+def test_models_of_before_are_told_what_they_were_trained_on() -> None:
+    index = {"tests/a.py": 0, "tests/a.py::test_it": 1, "tests/b.py::test_it": 2}
+    values = request_values(index, ["tests/a.py"], np.full((1, len(PATH_CHANGES.fields)), NAN), [NOTHING], "acme/shop")
+    told = dict(zip(REQUEST_COLUMN_NAMES, values.T.tolist(), strict=True))
+    assert told["is_test_changed"] == [1.0, 0.0, 0.0]
+    assert told["is_test_changed_v2"] == [1.0, 1.0, 0.0]

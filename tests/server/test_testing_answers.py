@@ -32,6 +32,7 @@ from conductor_server.testing.answers import Impact, Reason
 from conductor_server.testing.questions import ChangeTold
 from conductor_training.test_failure import scores
 from conductor_training.test_failure.arithmetic import InNumpy
+from conductor_training.test_failure.columns import INDEX
 from conductor_training.test_failure.frame import Run, _Past
 from server.harness import graph, manifest
 from server.intelligence_scene import (
@@ -65,12 +66,17 @@ def touching() -> tuple[list[Run], Run]:
     return runs[:at], runs[at]
 
 
+def past_of(runs: Sequence[Run]) -> _Past:
+    """What training would know after them."""
+    past = _Past()
+    for run in runs:
+        past.add(run)
+    return past
+
+
 def estimated(before: Sequence[Run], tests: Sequence[str], at: float, paths: Sequence[str] = ()) -> np.ndarray:
     """What training's estimator says, from what it would know."""
-    past = _Past()
-    for run in before:
-        past.add(run)
-    return trained().estimator.predict(past.inputs(tests, at, paths))
+    return trained().estimator.predict(past_of(before).inputs(tests, at, paths, REPOSITORY))
 
 
 @pytest.mark.parametrize("told", [ChangeTold.FILES, ChangeTold.NOTHING])
@@ -100,6 +106,27 @@ async def test_probabilities_are_those_of_training(redis_url: str, told: ChangeT
     assert [told.index for told in answer.explanations] == likeliest
 
 
+async def test_a_model_of_before_is_told_what_it_was_trained_on(redis_url: str) -> None:
+    """Its manifest names the column whose definition was another: a test was changed if its id was the path."""
+    before, run = touching()
+    ids = [f"{test}::case" for test in run.tests]
+    before = [replace(one, tests=ids) for one in before]
+    write_past(redis_url, before)
+    new, old = model(trained()), model(trained())
+    at = INDEX["is_test_changed_v2"]
+    old.manifest.inputs[at].name = old.manifest.inputs[at].request_column = "is_test_changed"
+    inputs = past_of(before).inputs(ids, run.started, run.changed_paths, REPOSITORY)
+    assert inputs[:, at].sum() == len(run.changed_paths) > 0
+    said = []
+    for one in (new, old):
+        async with serving(redis_url, one) as server:
+            asked = run_at(run.started, test_ids=ids, told=ChangeTold.FILES, files=changed(run.changed_paths))
+            said.append((await server.intelligence.predict(asked, 0, NO_DEADLINE)).probabilities)
+        np.testing.assert_allclose(said[-1], trained().estimator.predict(inputs), atol=1e-4)
+        inputs[:, at] = 0.0
+    assert np.abs(said[0] - said[1]).max() > 0.01
+
+
 async def test_contributions_are_what_the_probability_would_be_otherwise(redis_url: str) -> None:
     before, run = touching()
     write_past(redis_url, before)
@@ -108,10 +135,7 @@ async def test_contributions_are_what_the_probability_would_be_otherwise(redis_u
         answer = await server.intelligence.predict(asked, 2, NO_DEADLINE)
         none = await server.intelligence.predict(asked, 0, NO_DEADLINE)
     assert none.explanations == []
-    past = _Past()
-    for one in before:
-        past.add(one)
-    inputs = past.inputs(run.tests, run.started, run.changed_paths)
+    inputs = past_of(before).inputs(run.tests, run.started, run.changed_paths, REPOSITORY)
     columns = model(trained()).manifest.inputs
     for told in answer.explanations:
         assert 0 < len(told.contributions) <= 5
@@ -133,9 +157,7 @@ async def test_the_order_is_by_probability_for_the_time(redis_url: str) -> None:
     async with serving(redis_url, model(trained())) as server:
         answer = await server.intelligence.order(run_at(run.started, test_ids=ids), NO_DEADLINE)
         new = await server.intelligence.order(run_at(run.started, test_ids=["never/seen", "nor/this"]), NO_DEADLINE)
-    past = _Past()
-    for one in before:
-        past.add(one)
+    past = past_of(before)
     rows = past.tests.rows(past.tests.find(run.tests), run.started)
     seconds = rows[:, TEST_HISTORY.field_index["mean_duration_10"]]
     np.testing.assert_allclose(answer.times.expected, [*seconds, np.median(seconds)])
@@ -154,12 +176,10 @@ async def test_without_a_model_history_answers(redis_url: str) -> None:
         answer = await server.intelligence.predict(asked, 1, NO_DEADLINE)
         with pytest.raises(NoPrediction):
             await server.intelligence.predict(run_at(run.started, test_ids=["never/seen"]), 1, NO_DEADLINE)
-    past = _Past()
-    for one in before:
-        past.add(one)
+    past = past_of(before)
     outcomes = np.concatenate([one.outcomes for one in before])
     unknown = (outcomes.sum() + 1) / (len(outcomes) + 2)
-    expected = scores.history(InNumpy(past.inputs(asked.test_ids, run.started, ())), unknown)
+    expected = scores.history(InNumpy(past.inputs(asked.test_ids, run.started, (), REPOSITORY)), unknown)
     np.testing.assert_allclose(answer.probabilities, expected, atol=1e-6)
     assert (answer.origin.method, answer.origin.fallback) == (Method.HISTORY, Fallback.NONE)
     assert answer.explanations[0].contributions == []

@@ -23,10 +23,11 @@ from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_rpc.exceptions import DeadlineTooShort
 from conductor_server.prediction.answers import Method
 from conductor_server.testing import selecting
-from conductor_server.testing.answers import Choice, Ground, Impact, Selected
+from conductor_server.testing.answers import Choice, Ground, Impact, Reason, Selected
 from conductor_server.testing.must_run import must_run
 from conductor_server.testing.promises import WINDOW, promise_at
 from conductor_server.testing.questions import ChangeTold, MissRate, SelectionRules, TimeShare
+from conductor_training.test_failure.frame import Run
 from server.intelligence_scene import (
     REPOSITORY,
     Cycle,
@@ -206,6 +207,20 @@ def test_patterns_made_to_be_slow_are_not() -> None:
         must_run(["x*"], ids, Deadline.after(-1))
 
 
+def ran_with(ids: Sequence[str]) -> list[Run]:
+    """The scene's runs, and these tests in each, that always passed."""
+    zeros, ones = np.zeros(len(ids)), np.ones(len(ids))
+    return [
+        replace(
+            run,
+            tests=[*run.tests, *ids],
+            outcomes=np.append(run.outcomes, zeros),
+            durations=np.append(run.durations, ones),
+        )
+        for run in trained().runs
+    ]
+
+
 async def test_what_must_run_does(redis_url: str) -> None:
     shop = {
         "shop/tax.py": "def rate():\n    return 1\n",
@@ -214,16 +229,7 @@ async def test_what_must_run_does(redis_url: str) -> None:
     }
     known = trained().runs[0].tests
     ids = [*known, "never/seen", "tests/test_tax.py::test_rate", "tests/test_it.py::test_it"]
-    ran = [
-        replace(
-            run,
-            tests=[*run.tests, *ids[-2:]],
-            outcomes=np.append(run.outcomes, [0, 0]),
-            durations=np.append(run.durations, [1, 1]),
-        )
-        for run in trained().runs
-    ]
-    write_past(redis_url, ran)
+    write_past(redis_url, ran_with(ids[-2:]))
     write_graph(redis_url, linked(shop).graph)
     with redis.Redis.from_url(redis_url) as client:
         client.delete(entity_key(TEST_HISTORY.key, ("acme", REPOSITORY, known[4])))
@@ -243,6 +249,21 @@ async def test_what_must_run_does(redis_url: str) -> None:
     np.testing.assert_array_equal(answer.choices, expected)
     expected[21] = Choice.REACHED
     np.testing.assert_array_equal(more.choices, expected)
+
+
+async def test_tests_in_changed_files_are_run_without_a_graph(redis_url: str) -> None:
+    own = ["tests/test_it.py::test_it", "com.acme.ItTest#it", "src/it.test.ts > it", "github.com/acme/shop/it.TestIt"]
+    others = ["other/test_it.py::test_it", "com.acme.other.ItTest#it", "it.test.ts > it", "github.com/acme/shop.TestIt"]
+    write_past(redis_url, ran_with([*own, *others]))
+    paths = ["tests/test_it.py", "mod/src/test/java/com/acme/ItTest.java", "web/src/it.test.ts", "it/it_test.go"]
+    files = [ChangedFile(path, path, Change.MODIFIED) for path in paths]
+    asked = run_at(MOMENT, test_ids=[*own, *others], told=ChangeTold.FILES, files=files)
+    nothing_likely = [(start, end, [0.999] * 3) for start, end, _ in past_cycles(60)]
+    async with serving(redis_url, model(trained(), cycles=nothing_likely)) as server:
+        answer = await server.intelligence.select(asked, MissRate(0.1), ALL, NO_DEADLINE)
+    assert answer.ordered.predicted.basis.impact is Impact.NO_GRAPH
+    assert answer.choices.tolist() == [Choice.REACHED] * 4 + [Choice.UNLIKELY] * 4
+    assert answer.ordered.predicted.reasons.tolist() == [Reason.TEST_CHANGED] * 4 + [Reason.NONE] * 4
 
 
 def test_a_probability_at_the_threshold_is_run() -> None:

@@ -133,8 +133,8 @@ PROMISE = answers.Promise(
 
 
 @asynccontextmanager
-async def asking(minds: Minds, telemetry: Telemetry = OFF, **settings: Any) -> AsyncIterator[tuple[Any, RpcServer]]:
-    """A stub of a server whose answers they give, and that server."""
+async def asking(minds: Any, telemetry: Telemetry = OFF, **settings: Any) -> AsyncIterator[tuple[Any, RpcServer]]:
+    """A stub of a server whose answers these give, or the domain itself, and that server."""
     usual = {"port": 0, "grace_seconds": 0, "drain_seconds": 5, "insecure": True}
     server = RpcServer(RpcSettings(**usual | settings), [testing_service(minds, minds, telemetry)], telemetry=telemetry)
     await server.start()

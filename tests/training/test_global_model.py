@@ -79,7 +79,7 @@ def test_trees_see_only_what_means_the_same_everywhere(fitted: FittedGlobal) -> 
     assert trees is not None
     used = {int(name[1:]) for name in trees.get_booster().get_score(importance_type="weight")}
     allowed = {INDEX[column.name] for column in TRANSFERABLE} | {len(COLUMNS)}  # and the decayed rate
-    assert len(TRANSFERABLE) == 8 and INDEX["is_test_changed"] in used and used <= allowed
+    assert len(TRANSFERABLE) == 8 and INDEX["is_test_changed_v2"] in used and used <= allowed
 
 
 def test_it_is_published_as_everybodys_and_promises_nothing(fitted: FittedGlobal) -> None:

@@ -114,7 +114,7 @@ def test_changes_tell_of_their_paths_and_of_what_failed_with_them() -> None:
     frame = frame_of_runs([first, second, run(2, ["a", "b"], [0, 0], changed_paths=["x.py"]), run(3, ["a"], [0])])
     assert np.isnan(value(frame, 0, "a", "path_failure_share"))
     assert value(frame, 1, "a", "path_failure_share") == 1 and value(frame, 1, "b", "path_failure_share") == 0
-    assert [value(frame, 1, test, "is_test_changed") for test in "ab"] == [0, 1]
+    assert [value(frame, 1, test, "is_test_changed_v2") for test in "ab"] == [0, 1]
     assert value(frame, 2, "a", "path_failure_share") == 0.5
     assert value(frame, 2, "a", "path_failed_run_rate") == pytest.approx(0.9)
     assert np.isnan(value(frame, 3, "a", "changed_path_count"))

@@ -43,6 +43,7 @@ def rate(metric: str, by: str, matchers: str = "") -> str:
 
 
 CALLS, STAGES = "rpc_server_call_duration_seconds", "conductor_stage_duration_seconds"
+TEST_METHODS = ', rpc_method=~"conductor.testing.v1.TestIntelligenceService/.+"'
 
 
 def increase(metric: str, by: str, matchers: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conductor_dashboards.panels import CALLS, RATE, STAGES, Board, Panel, quantile, rate
+from conductor_dashboards.panels import CALLS, RATE, STAGES, TEST_METHODS, Board, Panel, quantile, rate
 
 SERVER = Board(
     "server",
@@ -37,6 +37,40 @@ SERVER = Board(
                         ('conductor:predictions:rate5m{job=~"$job"}', "{{job}} all"),
                         ('conductor:predictions_good:rate5m{job=~"$job"}', "{{job}} good"),
                     ),
+                ),
+            ),
+        ),
+        (
+            "Service level of answers about tests",
+            (
+                Panel(
+                    "Bad answers about tests",
+                    "Share of answers that were not OK within 250 ms, by window. The lines to watch are "
+                    "1 % (the objective), 6 % over 6 h and 14.4 % over 1 h.",
+                    "percentunit",
+                    tuple(
+                        (f'conductor:test_answers_bad:ratio_rate{window}{{job=~"$job"}}', f"{{{{job}}}} {window}")
+                        for window in ("5m", "30m", "1h", "6h", "3d")
+                    ),
+                    "TestAnswerBudgetBurnsFast",
+                ),
+                Panel(
+                    "Answers about tests",
+                    "A second: all that count, and the good ones.",
+                    "reqps",
+                    (
+                        ('conductor:test_answers:rate5m{job=~"$job"}', "{{job}} all"),
+                        ('conductor:test_answers_good:rate5m{job=~"$job"}', "{{job}} good"),
+                    ),
+                    "TestAnswerBudgetBurns",
+                ),
+                Panel(
+                    "Duration of answers about tests",
+                    "95 % are faster, by method. The aim is 100 ms for 2,000 tests, 150 ms for 10,000.",
+                    "s",
+                    ((quantile(0.95, CALLS, "rpc_method", TEST_METHODS), "{{rpc_method}}"),),
+                    "TestAnswerBudgetBurnsVeryFast",
+                    exemplars=True,
                 ),
             ),
         ),

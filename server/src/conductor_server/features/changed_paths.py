@@ -27,6 +27,9 @@ _MOST_PAIRS = 20_000
 """Of a change so many paths are looked up, and so many pairs of them and tests that failed with them."""
 _INLINE_PAIRS = 128
 """Keys of more than these are made beside the event loop."""
+_INLINE_TESTS = 128
+_INLINE_PATHS = 32
+"""Nor are the columns of more tests, or for more paths, made on it."""
 _NOTHING = PathFailures(np.empty(0, np.intp), np.empty(0))
 
 
@@ -42,12 +45,14 @@ class ChangedPaths:
         values = np.full((len(paths), len(PATH_CHANGES.fields)), np.nan)
         failures = [_NOTHING] * len(paths)
         if not paths:
-            return ChangeColumns(request_values(tests.index, paths, values, failures))
+            return ChangeColumns(request_values(tests.index, paths, values, failures, run.repository))
         known = paths[:_MOST_PATHS]
         (values[: len(known)], lost_paths), (failures[: len(known)], lost_pairs) = await asyncio.gather(
             self._changes(run, known, until), self._failures(run, known, tests, until)
         )
-        return ChangeColumns(request_values(tests.index, paths, values, failures), lost_paths or lost_pairs)
+        made = partial(request_values, tests.index, paths, values, failures, run.repository)
+        few = len(tests) <= _INLINE_TESTS and len(paths) <= _INLINE_PATHS
+        return ChangeColumns(made() if few else await asyncio.to_thread(made), lost_paths or lost_pairs)
 
     async def _changes(self, run: TestRun, paths: Sequence[str], until: Deadline) -> tuple[Array, bool]:
         """Rows of ``path_changes``, and whether some could not be read."""

@@ -139,6 +139,8 @@ def _basis(basis: Basis, run: TestRun) -> TestBasis:
         unreadable_count=basis.unreadable_count,
         unplaced_paths=basis.unplaced_paths,
         diff_problems=islice(problems, _MOST_PROBLEMS),
+        known_tests_cut=basis.known_tests_cut,
+        known_tests_filling=basis.known_tests_filling,
     )
 
 

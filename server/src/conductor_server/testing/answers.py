@@ -65,6 +65,10 @@ class Basis:
     never_run_count: int = 0
     unreadable_count: int = 0
     unplaced_paths: Sequence[str] = ()
+    known_tests_cut: bool = False
+    """All known tests were asked for, and there are more."""
+    known_tests_filling: bool = False
+    """The same, and there may be more: the list is being filled in."""
 
 
 @dataclass(frozen=True)

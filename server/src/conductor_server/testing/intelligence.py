@@ -60,7 +60,7 @@ class _Judged:
 
     def reached(self, distance: int) -> Mask:
         """Tests that the change reaches by so many files or fewer, and those that it changes."""
-        changed: Mask = self.known.requested["is_test_changed"] > 0
+        changed: Mask = self.known.requested["is_test_changed_v2"] > 0
         return changed if self.reach.distance is None else changed | (self.reach.distance <= distance)
 
 
@@ -168,6 +168,8 @@ class TestIntelligence:
                 int(never_ran(history).sum()),
                 int(history.unreadable.sum()),
                 reach.unplaced_paths,
+                known_tests_cut=isinstance(tests, Listed) and tests.cut,
+                known_tests_filling=isinstance(tests, Listed) and not tests.whole,
             ),
             scored.origin,
             None if oldest_us is None else max(0.0, (run.moment_us - oldest_us) / 1e6),

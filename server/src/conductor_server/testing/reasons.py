@@ -35,7 +35,7 @@ def reasons(
         moment_us: the question's time, in microseconds since the epoch.
     """
     nothing = np.zeros(len(history), bool)
-    changed = np.broadcast_to(requested.get("is_test_changed", np.nan), nothing.shape)
+    changed = np.broadcast_to(requested.get("is_test_changed_v2", np.nan), nothing.shape)
     with_files = np.broadcast_to(requested.get("path_failure_share", np.nan), nothing.shape)
     since_failure = moment_us / 1e6 - history.field("last_failure_time")
     # What is NaN meets no condition.

@@ -37,7 +37,7 @@ FREE: Sequence[Column] = (
     _since("first_run_time"),
     _since("last_flip_time"),
     # Of the request and of what it touches: see ``conductor_training.test_failure.frame``.
-    Column("is_test_changed"),
+    Column("is_test_changed_v2"),
     Column("changed_path_count"),
     Column("path_failed_run_rate"),
     Column("path_failure_share"),
@@ -53,7 +53,7 @@ TRANSFERABLE: Sequence[Column] = tuple(
         "failure_rate_10",
         "failure_rate_50",
         "flip_rate_20",
-        "is_test_changed",
+        "is_test_changed_v2",
         "path_failed_run_rate",
         "path_failure_share",
     }

@@ -16,14 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conductor.events.v1.test_pb2 import TestCompleted, TestOutcome, TestResult
-from conductor_features.request_columns.tests import REQUEST_COLUMN_NAMES, PathFailures, request_values
+from conductor_features.request_columns import tests as request_columns
+from conductor_features.request_columns.tests import PathFailures, request_values
 from conductor_features.views import PATH_CHANGES, TEST_HISTORY
-from conductor_training.test_failure.columns import COLUMNS, INDEX
+from conductor_training.test_failure.columns import COLUMNS, INDEX, REQUEST_COLUMN_NAMES
 from conductor_training.test_failure.histories import Histories
 from conductor_warehouse.features.tests import COUNTS, after_change, after_result
 
 Array = NDArray[np.float64]
-_REQUEST_COLUMNS = [INDEX[name] for name in REQUEST_COLUMN_NAMES]
+_TOLD = [request_columns.REQUEST_COLUMN_NAMES.index(name) for name in REQUEST_COLUMN_NAMES]
+_TOLD_AT = [INDEX[name] for name in REQUEST_COLUMN_NAMES]
 _OUTCOME_NUMBERS = {
     TestOutcome.TEST_OUTCOME_PASSED: 0.0,
     TestOutcome.TEST_OUTCOME_FAILED: 1.0,
@@ -131,8 +133,10 @@ class _Past:
                 for test in failed:
                     self.failures[path][test] += 1
 
-    def inputs(self, tests: Sequence[str], at: float, changed_paths: Sequence[str]) -> NDArray[np.float32]:
-        """The graph's input for tests of a run that begins at ``at``."""
+    def inputs(
+        self, tests: Sequence[str], at: float, changed_paths: Sequence[str], repository: str
+    ) -> NDArray[np.float32]:
+        """The graph's input for tests of a run of the repository that begins at ``at``."""
         history = self.tests.rows(self.tests.find(tests), at)
         inputs = np.full((len(tests), len(COLUMNS)), np.nan)
         for place, column in enumerate(COLUMNS):
@@ -143,17 +147,18 @@ class _Past:
                     values if column.default is None else np.where(np.isnan(values), column.default, values)
                 )
         if changed_paths:
-            self._tell_change(inputs, tests, at, changed_paths)
+            inputs[:, _TOLD_AT] = self._change(tests, at, changed_paths, repository)[:, _TOLD]
         return inputs.astype(np.float32)
 
-    def _tell_change(self, inputs: Array, tests: Sequence[str], at: float, changed_paths: Sequence[str]) -> None:
-        changes = self.paths.rows(self.paths.find(changed_paths), at)
+    def _change(self, tests: Sequence[str], at: float, paths: Sequence[str], repository: str) -> Array:
+        """The request columns of each test."""
+        changes = self.paths.rows(self.paths.find(paths), at)
         index = {test: place for place, test in enumerate(tests)}
         failures = []
-        for path in changed_paths:
+        for path in paths:
             counts = {index[test]: count for test, count in self.failures.get(path, {}).items() if test in index}
             failures.append(PathFailures(np.array(list(counts), np.intp), np.array(list(counts.values()), np.float64)))
-        inputs[:, _REQUEST_COLUMNS] = request_values(index, changed_paths, changes, failures)
+        return request_values(index, paths, changes, failures, repository)
 
 
 def frame_of_runs(runs: Iterable[Run]) -> TestFrame:
@@ -183,7 +188,7 @@ def _rows(number: int, run: Run, past: _Past) -> tuple[NDArray[np.generic], ...]
     durations = run.durations[executed]
     mean = float(np.nanmean(durations)) if not np.isnan(durations).all() else 1.0
     return (
-        past.inputs(list(names), run.started, run.changed_paths),
+        past.inputs(list(names), run.started, run.changed_paths, run.repository),
         np.full(size, number),
         np.full(size, run.started),
         np.full(size, run.completed),

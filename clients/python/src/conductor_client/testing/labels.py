@@ -43,6 +43,10 @@ class Basis:
     """Changed files that may reach anything: dependencies, build scripts, CI."""
     diff_problems: tuple[str, ...]
     """What of the diff could not be read, "path: reason"."""
+    known_tests_cut: bool
+    """The request named no tests, and the repository has more than a server holds: nothing is said of the others."""
+    known_tests_filling: bool
+    """The request named no tests, and the list of them is being filled in: there may be more."""
 
 
 def provenance(message: provenance_pb2.Provenance) -> Provenance:
@@ -72,4 +76,6 @@ def basis(message: test_run_pb2.TestBasis) -> Basis:
         unreadable_count=message.unreadable_count,
         unplaced_paths=tuple(message.unplaced_paths),
         diff_problems=tuple(message.diff_problems),
+        known_tests_cut=message.known_tests_cut,
+        known_tests_filling=message.known_tests_filling,
     )

@@ -95,6 +95,10 @@ def rests_on(basis: Basis) -> Iterator[str]:
         yield _IMPACTS[basis.impact]
     elif basis.impact is ImpactBasis.GRAPH:
         yield f"by the graph of the code at {basis.graph_commit_sha[:12]}"
+    if basis.known_tests_cut:
+        yield "the repository has more tests than a server holds: nothing is said of the others; name the tests"
+    if basis.known_tests_filling:
+        yield "the list of tests is being filled in: nothing is said of those that are missing yet; name the tests"
     if basis.never_run_count:
         yield f"tests that never ran: {basis.never_run_count:,}"
     if basis.unreadable_count:

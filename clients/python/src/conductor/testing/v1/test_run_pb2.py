@@ -26,31 +26,31 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#conductor/testing/v1/test_run.proto\x12\x14\x63onductor.testing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n\x0eTestRunContext\x12\x1e\n\nrepository\x18\x01 \x01(\tR\nrepository\x12\x1d\n\ncommit_sha\x18\x02 \x01(\tR\tcommitSha\x12\x19\n\x08test_ids\x18\x03 \x03(\tR\x07testIds\x12\x46\n\rchanged_files\x18\x04 \x03(\x0b\x32!.conductor.testing.v1.ChangedFileR\x0c\x63hangedFiles\x12\x12\n\x04\x64iff\x18\x05 \x01(\x0cR\x04\x64iff\x12\x39\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\"\x80\x02\n\x0b\x43hangedFile\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x19\n\x08old_path\x18\x02 \x01(\tR\x07oldPath\x12\x34\n\x04kind\x18\x03 \x01(\x0e\x32 .conductor.testing.v1.ChangeKindR\x04kind\x12-\n\x10\x61\x64\x64\x65\x64_line_count\x18\x04 \x01(\x05H\x00R\x0e\x61\x64\x64\x65\x64LineCount\x88\x01\x01\x12\x31\n\x12\x64\x65leted_line_count\x18\x05 \x01(\x05H\x01R\x10\x64\x65letedLineCount\x88\x01\x01\x42\x13\n\x11_added_line_countB\x15\n\x13_deleted_line_count\"\xca\x02\n\tTestBasis\x12\x39\n\x06\x63hange\x18\x01 \x01(\x0e\x32!.conductor.testing.v1.ChangeBasisR\x06\x63hange\x12\x39\n\x06impact\x18\x02 \x01(\x0e\x32!.conductor.testing.v1.ImpactBasisR\x06impact\x12(\n\x10graph_commit_sha\x18\x03 \x01(\tR\x0egraphCommitSha\x12&\n\x0fnever_run_count\x18\x04 \x01(\x05R\rneverRunCount\x12)\n\x10unreadable_count\x18\x05 \x01(\x05R\x0funreadableCount\x12%\n\x0eunplaced_paths\x18\x06 \x03(\tR\runplacedPaths\x12#\n\rdiff_problems\x18\x07 \x03(\tR\x0c\x64iffProblems\"p\n\x17ProbabilityContribution\x12\x18\n\x07\x66\x65\x61ture\x18\x01 \x01(\tR\x07\x66\x65\x61ture\x12\x19\n\x05value\x18\x02 \x01(\x01H\x00R\x05value\x88\x01\x01\x12\x16\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x01R\x06\x65\x66\x66\x65\x63tB\x08\n\x06_value\">\n\nImpactPath\x12\x1a\n\x08\x64istance\x18\x01 \x01(\x05R\x08\x64istance\x12\x14\n\x05nodes\x18\x02 \x03(\tR\x05nodes\"\xb9\x01\n\x08TestTime\x12\x46\n\x11selected_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10selectedDuration\x12@\n\x0etotal_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\rtotalDuration\x12#\n\runknown_count\x18\x03 \x01(\x05R\x0cunknownCount*\xa4\x01\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x01\x12\x18\n\x14\x43HANGE_KIND_MODIFIED\x10\x02\x12\x17\n\x13\x43HANGE_KIND_DELETED\x10\x03\x12\x17\n\x13\x43HANGE_KIND_RENAMED\x10\x04\x12\x16\n\x12\x43HANGE_KIND_COPIED\x10\x05*Z\n\x0b\x43hangeBasis\x12\x1c\n\x18\x43HANGE_BASIS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43HANGE_BASIS_FILES\x10\x01\x12\x15\n\x11\x43HANGE_BASIS_DIFF\x10\x02*\x96\x01\n\x0bImpactBasis\x12\x1c\n\x18IMPACT_BASIS_UNSPECIFIED\x10\x00\x12\x19\n\x15IMPACT_BASIS_NO_GRAPH\x10\x01\x12\x18\n\x14IMPACT_BASIS_LOADING\x10\x02\x12\x1c\n\x18IMPACT_BASIS_UNAVAILABLE\x10\x03\x12\x16\n\x12IMPACT_BASIS_GRAPH\x10\x04*\xd5\x02\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x46\x41ILURE_REASON_FAILED_LAST\x10\x01\x12\"\n\x1e\x46\x41ILURE_REASON_FAILED_RECENTLY\x10\x02\x12\x1e\n\x1a\x46\x41ILURE_REASON_FAILS_OFTEN\x10\x03\x12\x18\n\x14\x46\x41ILURE_REASON_FLAKY\x10\x04\x12\x1f\n\x1b\x46\x41ILURE_REASON_TEST_CHANGED\x10\x05\x12$\n FAILURE_REASON_FAILED_WITH_FILES\x10\x06\x12\x1a\n\x16\x46\x41ILURE_REASON_REACHED\x10\x07\x12\x1c\n\x18\x46\x41ILURE_REASON_NEVER_RAN\x10\x08\x12%\n!FAILURE_REASON_HISTORY_UNREADABLE\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#conductor/testing/v1/test_run.proto\x12\x14\x63onductor.testing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n\x0eTestRunContext\x12\x1e\n\nrepository\x18\x01 \x01(\tR\nrepository\x12\x1d\n\ncommit_sha\x18\x02 \x01(\tR\tcommitSha\x12\x19\n\x08test_ids\x18\x03 \x03(\tR\x07testIds\x12\x46\n\rchanged_files\x18\x04 \x03(\x0b\x32!.conductor.testing.v1.ChangedFileR\x0c\x63hangedFiles\x12\x12\n\x04\x64iff\x18\x05 \x01(\x0cR\x04\x64iff\x12\x39\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\"\x80\x02\n\x0b\x43hangedFile\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x19\n\x08old_path\x18\x02 \x01(\tR\x07oldPath\x12\x34\n\x04kind\x18\x03 \x01(\x0e\x32 .conductor.testing.v1.ChangeKindR\x04kind\x12-\n\x10\x61\x64\x64\x65\x64_line_count\x18\x04 \x01(\x05H\x00R\x0e\x61\x64\x64\x65\x64LineCount\x88\x01\x01\x12\x31\n\x12\x64\x65leted_line_count\x18\x05 \x01(\x05H\x01R\x10\x64\x65letedLineCount\x88\x01\x01\x42\x13\n\x11_added_line_countB\x15\n\x13_deleted_line_count\"\xa2\x03\n\tTestBasis\x12\x39\n\x06\x63hange\x18\x01 \x01(\x0e\x32!.conductor.testing.v1.ChangeBasisR\x06\x63hange\x12\x39\n\x06impact\x18\x02 \x01(\x0e\x32!.conductor.testing.v1.ImpactBasisR\x06impact\x12(\n\x10graph_commit_sha\x18\x03 \x01(\tR\x0egraphCommitSha\x12&\n\x0fnever_run_count\x18\x04 \x01(\x05R\rneverRunCount\x12)\n\x10unreadable_count\x18\x05 \x01(\x05R\x0funreadableCount\x12%\n\x0eunplaced_paths\x18\x06 \x03(\tR\runplacedPaths\x12#\n\rdiff_problems\x18\x07 \x03(\tR\x0c\x64iffProblems\x12&\n\x0fknown_tests_cut\x18\x08 \x01(\x08R\rknownTestsCut\x12.\n\x13known_tests_filling\x18\t \x01(\x08R\x11knownTestsFilling\"p\n\x17ProbabilityContribution\x12\x18\n\x07\x66\x65\x61ture\x18\x01 \x01(\tR\x07\x66\x65\x61ture\x12\x19\n\x05value\x18\x02 \x01(\x01H\x00R\x05value\x88\x01\x01\x12\x16\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x01R\x06\x65\x66\x66\x65\x63tB\x08\n\x06_value\">\n\nImpactPath\x12\x1a\n\x08\x64istance\x18\x01 \x01(\x05R\x08\x64istance\x12\x14\n\x05nodes\x18\x02 \x03(\tR\x05nodes\"\xb9\x01\n\x08TestTime\x12\x46\n\x11selected_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10selectedDuration\x12@\n\x0etotal_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\rtotalDuration\x12#\n\runknown_count\x18\x03 \x01(\x05R\x0cunknownCount*\xa4\x01\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x01\x12\x18\n\x14\x43HANGE_KIND_MODIFIED\x10\x02\x12\x17\n\x13\x43HANGE_KIND_DELETED\x10\x03\x12\x17\n\x13\x43HANGE_KIND_RENAMED\x10\x04\x12\x16\n\x12\x43HANGE_KIND_COPIED\x10\x05*Z\n\x0b\x43hangeBasis\x12\x1c\n\x18\x43HANGE_BASIS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43HANGE_BASIS_FILES\x10\x01\x12\x15\n\x11\x43HANGE_BASIS_DIFF\x10\x02*\x96\x01\n\x0bImpactBasis\x12\x1c\n\x18IMPACT_BASIS_UNSPECIFIED\x10\x00\x12\x19\n\x15IMPACT_BASIS_NO_GRAPH\x10\x01\x12\x18\n\x14IMPACT_BASIS_LOADING\x10\x02\x12\x1c\n\x18IMPACT_BASIS_UNAVAILABLE\x10\x03\x12\x16\n\x12IMPACT_BASIS_GRAPH\x10\x04*\xd5\x02\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x46\x41ILURE_REASON_FAILED_LAST\x10\x01\x12\"\n\x1e\x46\x41ILURE_REASON_FAILED_RECENTLY\x10\x02\x12\x1e\n\x1a\x46\x41ILURE_REASON_FAILS_OFTEN\x10\x03\x12\x18\n\x14\x46\x41ILURE_REASON_FLAKY\x10\x04\x12\x1f\n\x1b\x46\x41ILURE_REASON_TEST_CHANGED\x10\x05\x12$\n FAILURE_REASON_FAILED_WITH_FILES\x10\x06\x12\x1a\n\x16\x46\x41ILURE_REASON_REACHED\x10\x07\x12\x1c\n\x18\x46\x41ILURE_REASON_NEVER_RAN\x10\x08\x12%\n!FAILURE_REASON_HISTORY_UNREADABLE\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'conductor.testing.v1.test_run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANGEKIND']._serialized_start=1345
-  _globals['_CHANGEKIND']._serialized_end=1509
-  _globals['_CHANGEBASIS']._serialized_start=1511
-  _globals['_CHANGEBASIS']._serialized_end=1601
-  _globals['_IMPACTBASIS']._serialized_start=1604
-  _globals['_IMPACTBASIS']._serialized_end=1754
-  _globals['_FAILUREREASON']._serialized_start=1757
-  _globals['_FAILUREREASON']._serialized_end=2098
+  _globals['_CHANGEKIND']._serialized_start=1433
+  _globals['_CHANGEKIND']._serialized_end=1597
+  _globals['_CHANGEBASIS']._serialized_start=1599
+  _globals['_CHANGEBASIS']._serialized_end=1689
+  _globals['_IMPACTBASIS']._serialized_start=1692
+  _globals['_IMPACTBASIS']._serialized_end=1842
+  _globals['_FAILUREREASON']._serialized_start=1845
+  _globals['_FAILUREREASON']._serialized_end=2186
   _globals['_TESTRUNCONTEXT']._serialized_start=127
   _globals['_TESTRUNCONTEXT']._serialized_end=384
   _globals['_CHANGEDFILE']._serialized_start=387
   _globals['_CHANGEDFILE']._serialized_end=643
   _globals['_TESTBASIS']._serialized_start=646
-  _globals['_TESTBASIS']._serialized_end=976
-  _globals['_PROBABILITYCONTRIBUTION']._serialized_start=978
-  _globals['_PROBABILITYCONTRIBUTION']._serialized_end=1090
-  _globals['_IMPACTPATH']._serialized_start=1092
-  _globals['_IMPACTPATH']._serialized_end=1154
-  _globals['_TESTTIME']._serialized_start=1157
-  _globals['_TESTTIME']._serialized_end=1342
+  _globals['_TESTBASIS']._serialized_end=1064
+  _globals['_PROBABILITYCONTRIBUTION']._serialized_start=1066
+  _globals['_PROBABILITYCONTRIBUTION']._serialized_end=1178
+  _globals['_IMPACTPATH']._serialized_start=1180
+  _globals['_IMPACTPATH']._serialized_end=1242
+  _globals['_TESTTIME']._serialized_start=1245
+  _globals['_TESTTIME']._serialized_end=1430
 # @@protoc_insertion_point(module_scope)

@@ -276,6 +276,8 @@ class TestBasis(_message.Message):
     UNREADABLE_COUNT_FIELD_NUMBER: _builtins.int
     UNPLACED_PATHS_FIELD_NUMBER: _builtins.int
     DIFF_PROBLEMS_FIELD_NUMBER: _builtins.int
+    KNOWN_TESTS_CUT_FIELD_NUMBER: _builtins.int
+    KNOWN_TESTS_FILLING_FIELD_NUMBER: _builtins.int
     change: Global___ChangeBasis.ValueType
     """What was known of the change."""
     impact: Global___ImpactBasis.ValueType
@@ -286,6 +288,12 @@ class TestBasis(_message.Message):
     """How many tests there is no result of yet: they are judged by what tests do at their first run."""
     unreadable_count: _builtins.int
     """How many tests' history could not be read: they are judged as if there was none, and never left out."""
+    known_tests_cut: _builtins.bool
+    """The request named no tests, and the repository has more than a server holds (50,000): these ran last, and nothing is
+    said of the others.
+    """
+    known_tests_filling: _builtins.bool
+    """The request named no tests, and the list of them is being filled in: there may be more, and nothing is said of them."""
     @_builtins.property
     def unplaced_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Files of the change that no graph can place (dependencies, build scripts, CI): they may reach anything."""
@@ -304,10 +312,12 @@ class TestBasis(_message.Message):
         unreadable_count: _builtins.int = ...,
         unplaced_paths: _abc.Iterable[_builtins.str] | None = ...,
         diff_problems: _abc.Iterable[_builtins.str] | None = ...,
+        known_tests_cut: _builtins.bool = ...,
+        known_tests_filling: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "diff_problems", b"diff_problems", "graph_commit_sha", b"graph_commit_sha", "impact", b"impact", "never_run_count", b"never_run_count", "unplaced_paths", b"unplaced_paths", "unreadable_count", b"unreadable_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "diff_problems", b"diff_problems", "graph_commit_sha", b"graph_commit_sha", "impact", b"impact", "known_tests_cut", b"known_tests_cut", "known_tests_filling", b"known_tests_filling", "never_run_count", b"never_run_count", "unplaced_paths", b"unplaced_paths", "unreadable_count", b"unreadable_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
