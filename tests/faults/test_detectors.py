@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from conductor_workbench.faults.network import slow
+from conductor_workbench.faults.replies import Replies
 from conductor_workbench.faults.stand import Stand
-from conductor_workbench.faults.traffic import Replies
 from conductor_workbench.faults.vitals import settled
 from faults.planted import VARIABLE
 

@@ -27,6 +27,9 @@ _MOST_PAIRS = 20_000
 """Of a change so many paths are looked up, and so many pairs of them and tests that failed with them."""
 _INLINE_PAIRS = 128
 """Keys of more than these are made beside the event loop."""
+_OF_PATHS = tuple(f"{PATH_CHANGES.key}.{name}" for name in ("change_count", "failed_run_rate_10"))
+_OF_PAIRS = (f"{TEST_PATH_AFFINITY.key}.failure_count",)
+"""What the columns are made of."""
 _NOTHING = PathFailures(np.empty(0, np.intp), np.empty(0))
 
 
@@ -47,7 +50,8 @@ class ChangedPaths:
         (values[: len(known)], lost_paths), (failures[: len(known)], lost_pairs) = await asyncio.gather(
             self._changes(run, known, until), self._failures(run, known, tests, until)
         )
-        return ChangeColumns(request_values(tests.index, paths, values, failures), lost_paths or lost_pairs)
+        unreadable = _OF_PATHS * lost_paths + _OF_PAIRS * lost_pairs
+        return ChangeColumns(request_values(tests.index, paths, values, failures), unreadable)
 
     async def _changes(self, run: TestRun, paths: Sequence[str], until: Deadline) -> tuple[Array, bool]:
         """Rows of ``path_changes``, and whether some could not be read."""
