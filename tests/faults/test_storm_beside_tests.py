@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections import Counter, defaultdict
@@ -42,11 +43,13 @@ PHASES = {
 """What is wrong with Redis, and whether there is a storm. The last one is the test; the others tell what it costs."""
 GROWTH_BYTES = 24 << 20
 RECOVERY_SECONDS = 5.0
+POOL_THREADS = 2 * min(32, (os.cpu_count() or 1) + 4)
+"""What asyncio makes at most for what it is asked to do beside the event loop, of two workers: as they are needed."""
 CONNECTIONS = 2 * 3
 """To Redis: of each worker, for single rows, for tests' rows, and for lists and graphs."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stand(stand: Stand) -> Stand:
     """It answers about tests, too; what is allocated once is allocated by now."""
     stand.with_tests()
@@ -54,7 +57,7 @@ def stand(stand: Stand) -> Stand:
     async def warm() -> None:
         await full_again(stand, 0.0, 1)
         with stand.proxy.suffering(SLOW):
-            await stand.ask(seconds=1.0, **STORM)
+            await stand.ask(seconds=0.5, **STORM)
 
     asyncio.run(warm())
     return stand
@@ -101,7 +104,9 @@ async def test_calls_about_tests_beside_a_storm(
     everything = judged(*storms) + of_2000
     cancelled, calls = sum(storm.cancelled for storm in storms), sum(storm.calls for storm in storms)
     await full_again(stand, 0.0, seed)
-    after, leaks = await asyncio.to_thread(settled, stand.vitals, before, growth_bytes=GROWTH_BYTES)
+    after, leaks = await asyncio.to_thread(
+        settled, stand.vitals, before, growth_bytes=GROWTH_BYTES, pool_threads=POOL_THREADS
+    )
     figure(
         wrong=f"0 of {everything.total()}", of_2000_tests=dict(of_2000), in_the_storm=dict(of_any),
         cancelled=f"{cancelled} of {calls} calls",

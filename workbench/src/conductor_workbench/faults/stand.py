@@ -217,8 +217,8 @@ class Stand:
         return replace(basic, **options)
 
     def vitals(self) -> Vitals:
-        """The server's."""
-        return Vitals.of(self.server.pid, self.proxy.port)
+        """The server's and its workers': what verifies models comes and goes by itself."""
+        return Vitals.of({self.server.pid, *self.workers}, self.proxy.port)
 
     @property
     def workers(self) -> set[int]:
