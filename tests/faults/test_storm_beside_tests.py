@@ -33,7 +33,7 @@ LARGE = {"kinds": OF_TESTS, "rate_per_s": 5.0, "whole_share": 1.0}
 """Calls about 2,000 tests each, by callers who stay."""
 CALM = {"kinds": OF_BUILDS | OF_TESTS, "rate_per_s": 30.0}
 LABELS = {"MODEL", "MODEL_DEGRADED", "HISTORY", "DEFAULT"}
-SECONDS = 2.0
+SECONDS = 1.5
 PHASES = {
     "calm": (HEALTHY, False),
     "storm": (HEALTHY, True),
@@ -57,7 +57,7 @@ def stand(stand: Stand) -> Stand:
     async def warm() -> None:
         await full_again(stand, 0.0, 1)
         with stand.proxy.suffering(SLOW):
-            await stand.ask(seconds=0.5, **STORM)
+            await stand.ask(seconds=0.3, **STORM)
 
     asyncio.run(warm())
     return stand
