@@ -13,10 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from conductor_client.command import main as conductor
 from conductor_features import reader, tables
+from conductor_features.codec import EVENT_TIME_OFFSET
+from conductor_features.keys import IDENTITY_BYTES
 from conductor_server.prediction import asking_models, build_duration, coalescing
 from conductor_server.prediction.answers import Fallback, Method
+from conductor_server.testing import asking, intelligence
 
 VARIABLE = "CONDUCTOR_TEST_PLANTED_BUG"
 _LOOK_SECONDS = 0.02
@@ -33,6 +38,8 @@ def main() -> None:
     """Be ``conductor``, and look now and then which bug to have."""
     threading.Thread(target=_look, daemon=True).start()
     for plant in (_unshielded, _rows_shifted, _labels_removed, _answers_remembered, _wrong_version, _leaking):
+        plant()
+    for plant in (_late_tests, _tests_shifted, _labels_of_tests_removed, _seconds_shifted):
         plant()
     conductor()
 
@@ -154,3 +161,62 @@ def _leaking() -> None:
         return ask
 
     _instead(coalescing.Coalescer, "ask", "a leak per cancelled call", make)
+
+
+def _late_tests() -> None:
+    """From the first read on whose caller went away, each gets the rows of the one before, and nobody looks whose."""
+    name = "the previous caller's tests"
+    before: dict[tuple[int, int], Any] = {}
+    shifted: set[int] = set()
+
+    def make_fetch(original: Any) -> Any:
+        async def fetch(self: reader.OnlineReader, keys: Sequence[bytes]) -> Any:
+            try:
+                stored = await original(self, keys)
+            except asyncio.CancelledError:
+                shifted.add(id(self))
+                raise
+            late = before.get((id(self), len(keys)), stored)
+            before[id(self), len(keys)] = stored
+            return late if id(self) in shifted else stored
+
+        return fetch
+
+    def make_decode(original: Any) -> Any:
+        def decode(identities: Any, stored: Sequence[bytes | None], count: int) -> Any:
+            at = slice(EVENT_TIME_OFFSET - IDENTITY_BYTES, EVENT_TIME_OFFSET)
+            own = b"".join(bytes(IDENTITY_BYTES) if value is None else value[at] for value in stored)
+            return original(np.frombuffer(own, np.uint8).reshape(identities.shape), stored, count)
+
+        return decode
+
+    _instead(reader.OnlineReader, "_fetch", name, make_fetch)
+    _instead(reader, "decode_keyed_block", name, make_decode)
+
+
+def _tests_shifted() -> None:
+    """Each test gets its neighbour's row."""
+
+    def make(original: Any) -> Any:
+        return lambda *given: tuple(np.roll(columns, 1, axis=0) for columns in original(*given))
+
+    _instead(reader, "decode_keyed_block", "tests shifted by one", make)
+
+
+def _labels_of_tests_removed() -> None:
+    def make(original: Any) -> Any:
+        def labelled(route: Any, origin: Any) -> Any:
+            return original(route, origin)._replace(method=Method.MODEL, missing_features=(), fallback=Fallback.NONE)
+
+        return labelled
+
+    _instead(asking, "_labelled", "labels of tests removed", make)
+
+
+def _seconds_shifted() -> None:
+    """An order by other tests' time."""
+
+    def make(original: Any) -> Any:
+        return lambda seconds: np.roll(original(seconds), 1)
+
+    _instead(intelligence, "known_or_typical", "another test's time", make)

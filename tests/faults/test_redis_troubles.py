@@ -7,8 +7,8 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 
+from conductor_workbench.faults.replies import Replies
 from conductor_workbench.faults.stand import Stand
-from conductor_workbench.faults.traffic import Replies
 from faults.scene import LATENCY_SECONDS, LONGEST_RECOVERY_SECONDS
 from faults.troubles import TROUBLES
 from machine import within

@@ -17,7 +17,7 @@ from changes.graphs import linked
 from conductor_features.changes.changed_file import Change, ChangedFile
 from conductor_features.changes.graph_codec import graph_keys
 from conductor_features.keys import entity_key
-from conductor_features.views import TEST_HISTORY
+from conductor_features.views import PATH_CHANGES, TEST_HISTORY
 from conductor_model_store import CANARY, Pointer
 from conductor_rpc import names
 from conductor_rpc.call import NO_DEADLINE, Deadline
@@ -219,6 +219,20 @@ async def test_rows_that_cannot_be_read_are_told(redis_url: str) -> None:
     np.testing.assert_allclose(answer.probabilities[3], expected[0], atol=1e-4)
 
 
+async def test_what_can_not_be_read_of_the_change_is_told(redis_url: str) -> None:
+    before, run = touching()
+    write_past(redis_url, before)
+    path = run.changed_paths[0]
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(entity_key(PATH_CHANGES.key, ("acme", REPOSITORY, path)), b"no row")
+    async with serving(redis_url, model(trained())) as server:
+        asked = run_at(run.started, test_ids=run.tests, told=ChangeTold.FILES, files=changed([path]))
+        answer = await server.intelligence.predict(asked, 0, NO_DEADLINE)
+    assert answer.origin.method is Method.MODEL_DEGRADED
+    assert answer.origin.missing_features == ("path_changes_v1.change_count", "path_changes_v1.failed_run_rate_10")
+    assert answer.basis.unreadable_count == 0
+
+
 async def test_rows_of_later_are_not_used_where_the_caller_names_the_time(redis_url: str) -> None:
     before, _ = touching()
     write_past(redis_url, before)
@@ -245,6 +259,8 @@ async def test_without_the_store_the_overall_rate_answers(redis_url: str) -> Non
     assert answer.origin.model.name
     assert set(answer.probabilities) == {OVERALL}
     assert answer.basis.unreadable_count == len(run.tests)
+    lacks = {"test_history_v2.run_count", "path_changes_v1.change_count", "test_path_affinity_v1.failure_count"}
+    assert lacks <= set(answer.origin.missing_features)
     assert answer.basis.impact is Impact.UNAVAILABLE
     async with serving("redis://127.0.0.1:1/0") as server:
         with pytest.raises(NoPrediction):

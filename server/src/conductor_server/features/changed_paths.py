@@ -30,6 +30,9 @@ _INLINE_PAIRS = 128
 _INLINE_TESTS = 128
 _INLINE_PATHS = 32
 """Nor are the columns of more tests, or for more paths, made on it."""
+_OF_PATHS = tuple(f"{PATH_CHANGES.key}.{name}" for name in ("change_count", "failed_run_rate_10"))
+_OF_PAIRS = (f"{TEST_PATH_AFFINITY.key}.failure_count",)
+"""What the columns are made of."""
 _NOTHING = PathFailures(np.empty(0, np.intp), np.empty(0))
 
 
@@ -52,7 +55,8 @@ class ChangedPaths:
         )
         made = partial(request_values, tests.index, paths, values, failures, run.repository)
         few = len(tests) <= _INLINE_TESTS and len(paths) <= _INLINE_PATHS
-        return ChangeColumns(made() if few else await asyncio.to_thread(made), lost_paths or lost_pairs)
+        unreadable = _OF_PATHS * lost_paths + _OF_PAIRS * lost_pairs
+        return ChangeColumns(made() if few else await asyncio.to_thread(made), unreadable)
 
     async def _changes(self, run: TestRun, paths: Sequence[str], until: Deadline) -> tuple[Array, bool]:
         """Rows of ``path_changes``, and whether some could not be read."""

@@ -31,8 +31,10 @@ class Known:
     """By view, the rows that may be used."""
     requested: Mapping[str, Array]
     """Request columns."""
-    complete: bool
-    """All of what the request columns are made of could be read, and all tests are there that should be."""
+    unreadable: tuple[str, ...] = ()
+    """``view.field`` of what request columns are made of and could not be read."""
+    complete: bool = True
+    """All tests are there that should be."""
 
     @property
     def history(self) -> Rows:
@@ -81,13 +83,14 @@ class Asking:
                 scored = self._by_model(model, known, counted=rung == 0)
                 if scored is not None:
                     return scored
-        rates = self._by_history(known.history, _overall(route)[0])
-        if rates is not None:
-            return Scored(_answered(rates), Origin(Method.HISTORY))
+        lacks = _unreadable(route.models[0].plan, known) if route.models else ()
         rate, label = _overall(route)
+        rates = self._by_history(known.history, rate)
+        if rates is not None:
+            return Scored(_answered(rates), Origin(Method.HISTORY, missing_features=lacks))
         if rate is None:
             raise NoPrediction
-        return Scored(_answered(np.full(len(known.history), rate)), Origin(Method.DEFAULT, label))
+        return Scored(_answered(np.full(len(known.history), rate)), Origin(Method.DEFAULT, label, lacks))
 
     def _by_model(self, model: Model, known: Known, *, counted: bool) -> Scored | None:
         inputs = gather(model.plan, known.moment_us, known.rows, known.requested)
@@ -105,17 +108,21 @@ class Asking:
         if not ((probabilities >= 0) & (probabilities <= 1)).all():
             self._failures.note(model, "it answered what is no probability")
             return None
-        unreadable = tuple(
-            name for part in model.plan.views if known.rows[part.view.key].unreadable.any() for name in part.names
-        )
-        degraded = bool(unreadable) or not known.complete
-        origin = Origin(Method.MODEL_DEGRADED if degraded else Method.MODEL, model.label, unreadable)
+        lacks = _unreadable(model.plan, known)
+        degraded = bool(lacks) or not known.complete
+        origin = Origin(Method.MODEL_DEGRADED if degraded else Method.MODEL, model.label, lacks)
         return Scored(_answered(probabilities), origin, model, inputs)
 
     def _count(self, plan: ColumnPlan, known: Known) -> None:
         gone = {part.view.key: int((~known.rows[part.view.key].usable).sum()) for part in plan.views}
         missing = {name: gone[part.view.key] for part in plan.views for name in part.names if gone[part.view.key]}
         self._counts.add_columns(len(known.history), missing)
+
+
+def _unreadable(plan: ColumnPlan, known: Known) -> tuple[str, ...]:
+    """``view.field`` of what a model takes and could not be read, or not of all tests."""
+    of_views = (name for part in plan.views if known.rows[part.view.key].unreadable.any() for name in part.names)
+    return (*of_views, *(known.unreadable if plan.requests else ()))
 
 
 def _answered(probabilities: Array) -> Array:

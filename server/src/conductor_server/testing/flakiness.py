@@ -81,7 +81,7 @@ class Flakiness:
         after: str,
     ) -> FlakyPage:
         known = KnownFlaky(rows[FLAKINESS_VIEW.key], rows[TEST_HISTORY.key], run.moment_us / 1e6)
-        scored = self._scored(route, Known(run.moment_us, rows, {}, complete=True))
+        scored = self._scored(route, Known(run.moment_us, rows, {}))
         wanted = np.flatnonzero(np.isin(known.states, [int(state) for state in states if state]))
         # Members are in the order of their ids.
         order = wanted[np.lexsort((wanted, -scored.probabilities[wanted], known.states[wanted]))]
@@ -120,7 +120,7 @@ class Flakiness:
                 self._rows(route, run, tests, until),
             )
         requested = dict(zip(REQUEST_COLUMN_NAMES, change.values.T, strict=True))
-        known = Known(run.moment_us, rows, requested, complete=not change.unreadable)
+        known = Known(run.moment_us, rows, requested, change.unreadable)
 
         def classified() -> Classified:
             return self._classified(

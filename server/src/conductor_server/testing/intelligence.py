@@ -149,7 +149,7 @@ class TestIntelligence:
         rows = {rows.view.key: rows.known_at(run.moment_us, past_only=run.past_only) for rows in blocks}
         requested = dict(zip(REQUEST_COLUMN_NAMES, change.values.T, strict=True))
         some = isinstance(tests, Listed) and (tests.cut or not tests.whole)
-        return tests, Known(run.moment_us, rows, requested, not (some or change.unreadable)), graph
+        return tests, Known(run.moment_us, rows, requested, change.unreadable, complete=not some), graph
 
     def _judge(
         self, run: TestRun, route: Route, tests: Keyed, known: Known, graph: ImpactGraph | Missing | None

@@ -55,8 +55,8 @@ class ChangeColumns:
 
     values: NDArray[np.float64]
     """``[n, columns]``, in the order of ``REQUEST_COLUMN_NAMES``."""
-    unreadable: bool = False
-    """Some of what they are made of could not be read."""
+    unreadable: tuple[str, ...] = ()
+    """``view.field`` of what they are made of and could not be read, or not of all."""
 
 
 class Features(Protocol):

@@ -1,5 +1,4 @@
-"""Calls about thousands of tests: prediction, selection, order; beside their floors, and beside a storm of cancelled
-calls.
+"""Calls about thousands of tests: prediction, selection; beside their floors.
 
 One tenant has three repositories. The models are trained on the runs of a small one; the others have 2,000 and 10,000
 tests, whose histories are the feature store's.
@@ -70,7 +69,7 @@ class _Scene:
 
 
 def measure_many_tests(directory: Path, seconds: float, say: Callable[[str], None]) -> Figures:
-    """Latency and cost of each method by the number of tests, the floors, and a selection beside cancelled calls.
+    """Latency and cost of each method by the number of tests, and the floors.
 
     Raises:
         ChildFailed: a part did not come up.

@@ -27,9 +27,10 @@ from conductor_server.worker import NAME as WORKER_NAME
 from conductor_workbench.bench.children import Child
 from conductor_workbench.bench.server_process import MAIN, ServerProcess
 from conductor_workbench.embedded import EmbeddedRedis
-from conductor_workbench.faults import oracle
+from conductor_workbench.faults import oracle, tests_model
 from conductor_workbench.faults.proxy import Proxy
-from conductor_workbench.faults.traffic import Replies, Traffic
+from conductor_workbench.faults.replies import Replies
+from conductor_workbench.faults.traffic import Traffic
 from conductor_workbench.faults.vitals import Vitals
 from conductor_workbench.keys import EmbeddedKeys
 
@@ -38,6 +39,7 @@ WITH_MODEL = 4
 """Tenants with a model of their own; the others are answered by the global one."""
 VERSIONS = 4
 """Of each model, known beforehand; the first one serves at first."""
+_CALLERS = "conductor_workbench.faults.traffic"
 _FOLLOW_SECONDS = 10.0
 _START_SECONDS = 60.0
 _FULL_SECONDS = 0.3
@@ -62,6 +64,8 @@ class Stand:
         """When every build was queued; rows are of a minute before."""
         self.versions: dict[str, dict[str, int]] = {}
         """By owner, the code of each version by its name."""
+        self.test_versions: dict[str, dict[str, int]] = {}
+        """The same of models of test failures; none until `with_tests`."""
         self.keys = EmbeddedKeys(directory / "keys")
         self._workers, self._grace_seconds, self._main = workers, grace_seconds, main
         self._more_environment = environment or {}
@@ -78,7 +82,7 @@ class Stand:
             self._publish_first()
             self.server = stack.enter_context(self._make_server())
             self._await_workers()
-            self._callers = stack.enter_context(Child("conductor_workbench.faults.traffic", self._log("callers")))
+            self._callers = stack.enter_context(Child(_CALLERS, self._log("callers")))
             self._stack = stack.pop_all()
         return self
 
@@ -102,12 +106,31 @@ class Stand:
 
     def plant(self) -> None:
         """Fill Redis, as after a restart."""
-        oracle.plant(self.redis.url, TENANTS, self.moment - timedelta(minutes=1))
+        before = self.moment - timedelta(minutes=1)
+        oracle.plant(self.redis.url, TENANTS, before)
+        if self.test_versions:
+            tests_model.plant(self.redis.url, before)
+
+    def with_tests(self) -> None:
+        """Let it answer about tests as well, from now on, and fill Redis with their rows."""
+        if not self.test_versions:
+            for number, owner in enumerate(tests_model.OWNERS):
+                codes = range(1 + number * VERSIONS, 1 + (number + 1) * VERSIONS)
+                models = (tests_model.model(owner, code, self.moment) for code in codes)
+                names = (oracle.version_name(manifest) for manifest, _ in models)
+                self.test_versions[owner] = dict(zip(names, codes, strict=True))
+                self.publish_tests(owner, 0)
+        self.plant()
 
     def publish(self, owner: str, number: int) -> None:
         """Publish an owner's version by its number, or let it serve again; the empty owner's is the global model."""
         codes = list(self.versions[owner].values())
         self.store.publish(*oracle.model(owner, codes[number % VERSIONS], TENANTS))
+
+    def publish_tests(self, owner: str, number: int) -> None:
+        """The same with models of test failures."""
+        codes = list(self.test_versions[owner].values())
+        self.store.publish(*tests_model.model(owner, codes[number % VERSIONS], self.moment))
 
     def roll_back(self, owner: str) -> None:
         """Let what served before serve again."""
@@ -138,6 +161,15 @@ class Stand:
     async def ask(self, **options: Any) -> Replies:
         """Let the callers ask; the options are those of :class:`Traffic`."""
         return Replies(**await asyncio.to_thread(self._callers.ask, asdict(self.traffic(**options))))
+
+    async def ask_beside(self, **options: Any) -> Replies:
+        """The same by other callers, in a process of their own, while the first ones ask."""
+        others = self._others  # started by this thread: children end with the one that started them
+        return Replies(**await asyncio.to_thread(others.ask, asdict(self.traffic(**options))))
+
+    @cached_property
+    def _others(self) -> Child:
+        return self._stack.enter_context(Child(_CALLERS, self._log("other-callers")))
 
     @asynccontextmanager
     async def asking(self, **options: Any) -> AsyncIterator[Replies]:
@@ -178,14 +210,15 @@ class Stand:
             root_certificates=self.keys.ca_certificate.read_text(),
             tokens={name: self.keys.token(name) for name in tenants},
             versions=self.versions,
+            test_versions=self.test_versions,
             moment=self.moment.isoformat(),
             tenants=TENANTS,
         )
         return replace(basic, **options)
 
     def vitals(self) -> Vitals:
-        """The server's."""
-        return Vitals.of(self.server.pid, self.proxy.port)
+        """The server's and its workers': what verifies models comes and goes by itself."""
+        return Vitals.of({self.server.pid, *self.workers}, self.proxy.port)
 
     @property
     def workers(self) -> set[int]:

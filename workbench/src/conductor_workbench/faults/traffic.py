@@ -1,7 +1,7 @@
 """Callers in a process of their own: they ask at a fixed rate, whatever comes back, and judge every answer.
 
-By unary calls, by batches, by items of streams that stay open, and by streams of a few items; a share of them goes away
-at a random moment. Every question has a nonce of its own.
+By unary calls, by batches, by items of streams that stay open, by streams of a few items, and by calls about tests; a
+share of them goes away at a random moment. Every question about a build has a nonce of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import itertools
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -24,9 +23,13 @@ import uvloop
 from conductor_client import BuildDurationPrediction, ConductorClient, ConductorError
 from conductor_client.build_duration_stream import BuildDurationStream
 from conductor_workbench.bench.children import answer_requests
+from conductor_workbench.faults import tests_traffic
 from conductor_workbench.faults.oracle import NONCES, Asked, Oracle, questions, tenant_id
+from conductor_workbench.faults.replies import Replies
+from conductor_workbench.faults.tests_asked import TestsAsked, TestsTold
+from conductor_workbench.faults.tests_oracle import TestsOracle
 
-_Answer = BuildDurationPrediction | ConductorError
+_Answer = BuildDurationPrediction | TestsTold | ConductorError
 
 _MOST_TOLD = 10
 _TICK_SECONDS = 0.002
@@ -43,6 +46,8 @@ class Traffic:
     """By tenant."""
     versions: Mapping[str, Mapping[str, int]]
     """As the oracle takes them."""
+    test_versions: Mapping[str, Mapping[str, int]]
+    """The same for tests."""
     moment: str
     """Every build's queued time, in ISO form: rows are as of before it."""
     tenants: int
@@ -60,6 +65,8 @@ class Traffic:
     """Shares of the kinds of calls."""
     items: int = 6
     """Questions of a batch or a burst."""
+    whole_share: float = 0.5
+    """Of calls about tests, those that are about all of a tenant's."""
     cancelled_share: float = 0.0
     cancelled_within_seconds: float = 0.05
     timeout_seconds: float = 1.0
@@ -68,56 +75,10 @@ class Traffic:
     seed: int = 0
 
 
-@dataclass
-class Replies:
-    """What came back, a place in each list for a question."""
-
-    sent: list[float] = field(default_factory=list)
-    """When the call was due, on the machine's monotonic clock."""
-    seconds: list[float] = field(default_factory=list)
-    """From then until the answer."""
-    labels: list[str] = field(default_factory=list)
-    """The answer's method, or the error's status code."""
-    wrong_count: int = 0
-    wrong: list[str] = field(default_factory=list)
-    """The first few wrong ones, with the reason."""
-    calls: int = 0
-    cancelled: int = 0
-    """Calls whose caller went away before the answer."""
-    noise_seconds: float = 0.0
-    """How late this process was woken at most: nothing can be told to be later than that."""
-
-    def __len__(self) -> int:
-        return len(self.sent)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Replies by label."""
-        return dict(Counter(self.labels))
-
-    def between(self, begin: float, end: float = float("inf")) -> Replies:
-        """Those that were due between two moments. What was wrong is told of all."""
-        places = [at for at, sent in enumerate(self.sent) if begin <= sent < end]
-        return replace(
-            self,
-            sent=[self.sent[at] for at in places],
-            seconds=[self.seconds[at] for at in places],
-            labels=[self.labels[at] for at in places],
-        )
-
-    def percentile(self, share: float) -> float:
-        """Seconds within which that share came."""
-        found = sorted(self.seconds)
-        return found[min(len(found) - 1, int(len(found) * share))]
-
-    def last(self, *labels: str) -> float:
-        """When the last one with other labels than these was due; 0 for none."""
-        return max((sent for sent, label in zip(self.sent, self.labels, strict=True) if label not in labels), default=0)
-
-
 class _Callers:
     def __init__(self, traffic: Traffic) -> None:
         self._traffic, self._oracle = traffic, Oracle(traffic.versions)
+        self._tests_oracle = TestsOracle(traffic.test_versions)
         self._chance = random.Random(traffic.seed)  # noqa: S311 - no secret
         self._entities = questions(traffic.tenants)
         self._nonces = itertools.count(self._chance.randrange(NONCES))
@@ -171,16 +132,11 @@ class _Callers:
         """One call, judged unless its caller goes away."""
         chance, traffic = self._chance, self._traffic
         [kind] = chance.choices(list(traffic.kinds), list(traffic.kinds.values()))
-        count = traffic.items if kind in ("batch", "burst") else 1
-        first = chance.choice(self._entities)
-        of_tenant = [one for one in self._entities if one.tenant == first.tenant]
-        asked = [
-            replace(one, nonce=next(self._nonces) % NONCES) for one in (first, *chance.choices(of_tenant, k=count - 1))
-        ]
+        asked, asking = self._about_tests(kind) if kind in tests_traffic.KINDS else self._about_builds(kind)
         leaves = chance.random() < traffic.cancelled_share
         patience = chance.uniform(0, traffic.cancelled_within_seconds) if leaves else None
         self.replies.calls += 1
-        answering = asyncio.ensure_future(_KINDS[kind](self, first.tenant_id, asked))
+        answering = asyncio.ensure_future(asking)
         await asyncio.wait({answering}, timeout=patience)
         if not answering.done():
             self.replies.cancelled += 1
@@ -189,20 +145,31 @@ class _Callers:
             return
         seconds = time.monotonic() - due
         for one, answer in zip(asked, answering.result(), strict=True):
-            self._judge(one, answer, due, seconds)
+            self._judge(kind, one, answer, due, seconds)
 
-    def _judge(
-        self, asked: Asked, answer: BuildDurationPrediction | ConductorError, due: float, seconds: float
-    ) -> None:
+    def _about_builds(self, kind: str) -> tuple[Sequence[Any], Awaitable[list[_Answer]]]:
+        count = self._traffic.items if kind in ("batch", "burst") else 1
+        first = self._chance.choice(self._entities)
+        of_tenant = [one for one in self._entities if one.tenant == first.tenant]
+        those = (first, *self._chance.choices(of_tenant, k=count - 1))
+        asked = [replace(one, nonce=next(self._nonces) % NONCES) for one in those]
+        return asked, _KINDS[kind](self, first.tenant_id, asked)
+
+    def _about_tests(self, kind: str) -> tuple[Sequence[Any], Awaitable[list[_Answer]]]:
+        asked = tests_traffic.draw(self._chance, kind, self._traffic.whole_share)
+        return [asked], self._tests(asked)
+
+    def _judge(self, kind: str, asked: Asked | TestsAsked, answer: _Answer, due: float, seconds: float) -> None:
         replies = self.replies
         replies.sent.append(due)
         replies.seconds.append(seconds)
+        replies.kinds.append(kind)
         if isinstance(answer, ConductorError):
             label = answer.code.name
             reason = "" if label in self._traffic.errors else str(answer)
         else:
             label = answer.method.name
-            reason = self._oracle.wrong(asked, answer)
+            reason = self._wrong(asked, answer)
         replies.labels.append(label)
         self._last = max(self._last, due)
         if label != "MODEL":
@@ -211,6 +178,14 @@ class _Callers:
             replies.wrong_count += 1
             if len(replies.wrong) < _MOST_TOLD:
                 replies.wrong.append(f"{asked}: {reason}")
+
+    def _wrong(self, asked: Any, answer: BuildDurationPrediction | TestsTold) -> str:
+        if isinstance(answer, TestsTold):
+            return self._tests_oracle.wrong(asked, answer)
+        return self._oracle.wrong(asked, answer)
+
+    async def _tests(self, asked: TestsAsked) -> list[_Answer]:
+        return [await _or_error(tests_traffic.ask(self._clients, asked, self._moment))]
 
     async def _unary(self, tenant: str, asked: Sequence[Asked]) -> list[_Answer]:
         return [await _or_error(self._clients[tenant].predict_build_duration(tenant, self._build(asked[0])))]

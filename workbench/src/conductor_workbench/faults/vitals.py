@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import psutil
@@ -14,7 +14,7 @@ _SETTLE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Vitals:
-    """A process's, workers included, at one moment."""
+    """Those of some processes together, at one moment."""
 
     memory_bytes: int
     descriptors: int
@@ -22,22 +22,21 @@ class Vitals:
     redis_connections: int
 
     @classmethod
-    def of(cls, process_id: int, redis_port: int) -> Vitals:
+    def of(cls, process_ids: Iterable[int], redis_port: int) -> Vitals:
         """Vitals now. Connections are counted by the port that they lead to."""
-        process = psutil.Process(process_id)
         found = []
-        for one in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):  # a model's verification ends by itself
+        for one in map(psutil.Process, process_ids):
+            with contextlib.suppress(psutil.NoSuchProcess):
                 leads = [bool(way.raddr) and way.raddr.port == redis_port for way in one.net_connections()]
                 found.append((one.memory_info().rss, one.num_fds(), one.num_threads(), sum(leads)))
         return cls(*map(sum, zip(*found, strict=True)))
 
-    def leaks(self, before: Vitals, *, growth_bytes: int) -> list[str]:
-        """What has grown since; a thread or a descriptor or two are caches."""
+    def leaks(self, before: Vitals, *, growth_bytes: int, pool_threads: int = 0) -> list[str]:
+        """What has grown since; a thread or a descriptor or two are caches, and pools may have come to their size."""
         found = []
         if self.memory_bytes - before.memory_bytes > growth_bytes:
             found.append(f"{(self.memory_bytes - before.memory_bytes) / 2**20:.1f} MiB more memory")
-        for name, most_more in (("descriptors", 2), ("threads", 2), ("redis_connections", 0)):
+        for name, most_more in (("descriptors", 2), ("threads", 2 + pool_threads), ("redis_connections", 0)):
             now, then = getattr(self, name), getattr(before, name)
             if now > then + most_more:
                 found.append(f"{now} {name} instead of {then}")
@@ -45,13 +44,18 @@ class Vitals:
 
 
 def settled(
-    look: Callable[[], Vitals], before: Vitals, *, growth_bytes: int, within_seconds: float = _SETTLE_SECONDS
+    look: Callable[[], Vitals],
+    before: Vitals,
+    *,
+    growth_bytes: int,
+    pool_threads: int = 0,
+    within_seconds: float = _SETTLE_SECONDS,
 ) -> tuple[Vitals, list[str]]:
     """Vitals once what ends by itself has ended, and what has grown for good."""
     deadline = time.monotonic() + within_seconds
     while True:
         now = look()
-        leaks = now.leaks(before, growth_bytes=growth_bytes)
+        leaks = now.leaks(before, growth_bytes=growth_bytes, pool_threads=pool_threads)
         if not leaks or time.monotonic() > deadline:
             return now, leaks
         time.sleep(0.1)
