@@ -8,6 +8,7 @@ KIND COUNT TARGET CA`` prints one when so many connections are open, and holds t
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import sys
@@ -245,6 +246,7 @@ def hold(kind: str, count: int, target: str, authority: str) -> None:
 
 
 if __name__ == "__main__":
+    os.nice(19)  # attackers are not on the server's machine: they must not take its share of the processor
     if sys.argv[1] == "hold":
         hold(sys.argv[2], int(sys.argv[3]), *sys.argv[4:6])
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -81,8 +80,6 @@ async def attackers(*commands: tuple[str, ...]) -> AsyncIterator[list[asyncio.su
             *(sys.executable, str(_PROGRAM), *command),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            # They are not on the server's machine: they must not take its share of the processor.
-            preexec_fn=lambda: os.nice(19),
         )
         for command in commands
     ]
