@@ -1,54 +1,41 @@
-"""Tests that hang end, although pytest-timeout's exception does not reach them: others get their turn, and are told.
+"""Tests that hang where pytest-timeout's exception does not reach end all the same, and tell where.
 
-That exception is raised wherever the main thread is when the time is over. In a callback of an event loop, or in a task
-that nobody awaits, the loop takes it for theirs, and the test waits on: so it is raised again and again. It ends no C
-code and no teardown that waits for what never comes either: so in the end the process is ended, what all threads were
-doing is printed, and pytest-xdist goes on with another one.
+A library's lock, or a teardown that waits for what never comes after the exception was spent: then the process is
+ended, what all of its threads were doing is printed, and pytest-xdist goes on with another one. pytest's own
+``faulthandler_exit_on_timeout`` does that too, but is called off when a test fails, before its teardown.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
-import signal
 from collections.abc import Generator
 
 import pytest
-from pytest_timeout import Settings
 
-AGAIN_SECONDS = 10.0
-"""Between one exception and the next."""
-MORE_SECONDS = 60.0
-"""Until the process is ended, beyond pytest-timeout's time."""
-_limit = pytest.StashKey[float]()
-_output = pytest.StashKey[int]()
+seconds = 330.0
+"""Beyond what any test has by pytest-timeout."""
+_OUTPUT = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_output] = os.dup(2)  # now: while a test runs, its output is captured
+    config.stash[_OUTPUT] = os.dup(2)  # now: while a test runs, its output is captured
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator[None, object, object]:
-    item.stash[_limit] = settings.timeout + MORE_SECONDS
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     _arm(item)
-    result = yield
-    left, _ = signal.getitimer(signal.ITIMER_REAL)
-    signal.setitimer(signal.ITIMER_REAL, left, AGAIN_SECONDS)
-    return result
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    if _limit in item.stash:
-        _arm(item)  # again: pytest calls it off when a test fails
-    return (yield)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_timeout_cancel_timer() -> None:
-    faulthandler.cancel_dump_traceback_later()
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    _arm(item)
 
 
 def _arm(item: pytest.Item) -> None:
-    faulthandler.dump_traceback_later(item.stash[_limit], file=item.config.stash[_output], exit=True)
+    if float(item.config.getini("timeout") or 0):  # long forms have no limit
+        faulthandler.dump_traceback_later(seconds, file=item.config.stash[_OUTPUT], exit=True)
