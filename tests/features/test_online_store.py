@@ -16,6 +16,7 @@ import pytest
 import redis
 import uvloop
 
+from conductor_features import shared_connection
 from conductor_features.filling import position_key, replaying_mark
 from conductor_features.keys import entity_key
 from conductor_features.reader import OnlineReader, OnlineStoreUnavailable
@@ -311,8 +312,12 @@ async def test_an_idle_loss_is_noticed_without_a_request(own_redis: EmbeddedRedi
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_loop_that_was_late_itself_does_not_blame_redis(
-    client: redis.Redis, redis_url: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
+    client: redis.Redis,
+    redis_url: str,
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(shared_connection, "_GRACE_SECONDS", PATIENT)  # others may have the processor meanwhile
     fill(client, 1_000)  # more than one look into the socket
     wanted = [entity(n) for n in range(1_000)]
 
