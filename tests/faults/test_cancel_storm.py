@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from conductor_workbench.faults.network import slow
 from conductor_workbench.faults.stand import Stand
-from conductor_workbench.faults.vitals import settled
+from conductor_workbench.faults.vitals import connected, settled
 
 SLOW = slow(0.004, jitter_seconds=0.02)
 """Some replies come before the read is given up, some after; the next ones wait meanwhile."""
@@ -29,7 +29,7 @@ async def test_a_storm_of_cancelled_calls(stand: Stand, figure, rounds: Iterator
     storm = {"rate_per_s": RATE, "cancelled_share": CANCELLED_SHARE, "timeout_seconds": PATIENCE_SECONDS}
     with stand.proxy.suffering(SLOW):  # what is allocated once is allocated now
         await stand.ask(seconds=1.0, seed=seed, **storm)
-    before = stand.vitals()
+    before = await asyncio.to_thread(connected, stand.vitals, CONNECTIONS)
     asked = cancelled = full = 0
     for number in rounds:
         with stand.proxy.suffering(SLOW):
