@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from conductor_workbench.faults.network import slow
 from conductor_workbench.faults.stand import Stand
-from conductor_workbench.faults.vitals import settled
+from conductor_workbench.faults.vitals import connected, settled
 from faults.scene import LONGEST_RECOVERY_SECONDS
 from machine import within
 
@@ -31,7 +31,7 @@ async def test_a_storm_of_cancelled_calls(stand: Stand, figure, rounds: Iterator
     storm = {"rate_per_s": RATE, "cancelled_share": CANCELLED_SHARE, "timeout_seconds": PATIENCE_SECONDS}
     with stand.proxy.suffering(SLOW):  # what is allocated once is allocated now
         await stand.ask(seconds=1.0, seed=seed, **storm)
-    before = stand.vitals()
+    before = await asyncio.to_thread(connected, stand.vitals, CONNECTIONS)
     asked = cancelled = full = 0
     for number in rounds:
         with stand.proxy.suffering(SLOW):

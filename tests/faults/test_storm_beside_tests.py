@@ -17,7 +17,7 @@ from conductor_workbench.faults.network import slow
 from conductor_workbench.faults.replies import Replies
 from conductor_workbench.faults.stand import Stand
 from conductor_workbench.faults.tests_traffic import NO_MODEL
-from conductor_workbench.faults.vitals import settled
+from conductor_workbench.faults.vitals import connected, settled
 
 SLOW = slow(0.004, jitter_seconds=0.02)
 OF_TESTS = {"predict_tests": 2, "select_tests": 2, "prioritize_tests": 2}
@@ -89,12 +89,12 @@ async def test_calls_about_tests_beside_a_storm(
     stand: Stand, figure, rounds: Iterator[int], long_form: bool, seed: int
 ) -> None:
     """Of builds and tests alike half of the callers go away; the others' answers are right, and nothing leaks."""
-    before = stand.vitals()
+    before = await asyncio.to_thread(connected, stand.vitals, CONNECTIONS)
     large = defaultdict[str, list[Replies]](list)
     storms: list[Replies] = []
     for number in rounds:
         if number == 1:  # what is allocated once is allocated by now, for good
-            before = stand.vitals()
+            before = await asyncio.to_thread(connected, stand.vitals, CONNECTIONS)
         for phase, (fault, is_storm) in PHASES.items() if long_form else [list(PHASES.items())[-1]]:
             options = {"seconds": SECONDS, "seed": seed + number}
             with stand.proxy.suffering(fault):

@@ -59,3 +59,16 @@ def settled(
         if not leaks or time.monotonic() > deadline:
             return now, leaks
         time.sleep(0.1)
+
+
+def connected(look: Callable[[], Vitals], connections: int, *, within_seconds: float = _SETTLE_SECONDS) -> Vitals:
+    """Vitals once there are so many connections to Redis: right after a trouble some are still on their way.
+
+    Raises TimeoutError.
+    """
+    deadline = time.monotonic() + within_seconds
+    while (now := look()).redis_connections != connections:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{now.redis_connections} connections to Redis instead of {connections}")
+        time.sleep(0.02)
+    return now
