@@ -27,6 +27,9 @@ from conductor.prediction.v1.prediction_service_pb2_grpc import (
 )
 from conductor_client import ConductorClient, ConnectionSettings, SyncConductorClient
 
+PATIENCE_SECONDS = 30.0
+"""Of clients in tests: what is asserted is not how fast a busy machine is."""
+
 
 def status(code: grpc.StatusCode, message: str, *details: Message) -> Status:
     """A google.rpc.Status."""
@@ -139,9 +142,9 @@ def start(conductor: Conductor, credentials: grpc.ServerCredentials | None = Non
     server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
     add_PredictionServiceServicer_to_server(conductor, server)
     add_EventServiceServicer_to_server(conductor, server)
-    address = f"localhost:{port}"
+    address = f"127.0.0.1:{port}"
     bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
-    conductor.target = f"localhost:{bound}"
+    conductor.target = f"127.0.0.1:{bound}"
     server.start()
     return server
 
@@ -179,6 +182,10 @@ class Sync:
 @pytest.fixture(params=[ConductorClient, Sync], ids=["async", "sync"])
 def connect(request, conductor):
     """Connect the client of the case to the server of the test."""
-    return lambda **settings: request.param(
-        ConnectionSettings(settings.pop("target", conductor.target), insecure=True, **settings)
-    )
+
+    def made(target: str = conductor.target, **settings: Any) -> ConductorClient | Sync:
+        return request.param(
+            ConnectionSettings(target, **{"insecure": True, "timeout_seconds": PATIENCE_SECONDS} | settings)
+        )
+
+    return made

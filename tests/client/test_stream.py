@@ -18,7 +18,7 @@ import grpc.aio
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 
-from client.conftest import answer, status
+from client.conftest import PATIENCE_SECONDS, answer, status
 from conductor.prediction.v1.build_duration_pb2 import StreamBuildDurationPredictionsResponse
 from conductor.prediction.v1.prediction_service_pb2_grpc import (
     PredictionServiceServicer,
@@ -94,7 +94,7 @@ async def streams() -> AsyncIterator[Streams]:
 
 @asynccontextmanager
 async def connected(streams: Streams, **settings: Any) -> AsyncIterator[Any]:
-    settings = {"insecure": True, **settings}
+    settings = {"insecure": True, "timeout_seconds": PATIENCE_SECONDS, **settings}
     async with (
         ConductorClient(ConnectionSettings(streams.target, **settings)) as client,
         client.build_duration_stream() as stream,
@@ -104,7 +104,7 @@ async def connected(streams: Streams, **settings: Any) -> AsyncIterator[Any]:
 
 async def test_the_answer_is_that_of_a_call(streams):
     async with (
-        ConductorClient.connect(streams.target, insecure=True) as client,
+        ConductorClient.connect(streams.target, insecure=True) as client,  # the default deadline is asserted
         client.build_duration_stream() as stream,
     ):
         assert await stream.predict("acme", **BUILD) == await client.predict_build_duration("acme", **BUILD)
@@ -171,7 +171,7 @@ async def test_no_answer_in_time_and_one_too_late(streams):
         begin = time.monotonic()
         with pytest.raises(DeadlineExceeded) as caught:
             await stream.predict("acme", timeout_seconds=0.2, **BUILD)
-        assert 0.2 <= time.monotonic() - begin < 2
+        assert 0.2 <= time.monotonic() - begin < PATIENCE_SECONDS / 2
         assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
         with pytest.raises(DeadlineExceeded):
             await stream.predict("acme", timeout_seconds=0.0, **BUILD)
@@ -188,7 +188,7 @@ async def test_who_is_cancelled_forgets_the_answer():
 
     async with (
         serving() as running,
-        ConductorClient.connect(running.target, insecure=True, timeout_seconds=10) as client,
+        ConductorClient.connect(running.target, insecure=True, timeout_seconds=PATIENCE_SECONDS) as client,
         client.build_duration_stream() as stream,
     ):
         running.predictions.behaviour = hold
@@ -276,7 +276,7 @@ async def test_closing(streams):
     assert streams.ended_well == 1
     with pytest.raises(RuntimeError, match="not open"):
         await stream.predict("acme", **BUILD)
-    async with ConductorClient.connect(streams.target, insecure=True) as client:
+    async with ConductorClient.connect(streams.target, insecure=True, timeout_seconds=PATIENCE_SECONDS) as client:
         with pytest.raises(RuntimeError, match="not open"):
             await client.build_duration_stream().predict("acme", **BUILD)
 
@@ -289,7 +289,7 @@ async def test_a_stream_without_questions_opens_nothing(streams):
 
 async def test_no_more_is_sent_than_is_answered_soon(streams):
     streams.results = lambda _: None
-    async with connected(streams, timeout_seconds=0.5) as stream:
+    async with connected(streams, timeout_seconds=2) as stream:
         found = await asyncio.gather(*(stream.predict("acme", **BUILD) for _ in range(1000)), return_exceptions=True)
         assert {type(error) for error in found} == {DeadlineExceeded}
         assert len(streams.items(0)) == 256
@@ -299,10 +299,10 @@ async def test_no_more_is_sent_than_is_answered_soon(streams):
 async def test_rolling_restarts_fail_no_question():
     """Servers that share a port are replaced one after the other under load; some questions are under way each time."""
     async with AsyncExitStack() as stack:
-        current = await stack.enter_async_context(serving(share_port=True))
+        current = await stack.enter_async_context(serving(share_port=True, drain_seconds=60))
         current.predictions.behaviour = _take_a_while
         port = current.server.port
-        settings = ConnectionSettings(current.target, insecure=True, timeout_seconds=10)
+        settings = ConnectionSettings(current.target, insecure=True, timeout_seconds=PATIENCE_SECONDS)
         client = await stack.enter_async_context(ConductorClient(settings))
         stream = await stack.enter_async_context(client.build_duration_stream())
         stopped = asyncio.Event()
@@ -316,13 +316,13 @@ async def test_rolling_restarts_fail_no_question():
 
         asking = [asyncio.ensure_future(ask()) for _ in range(16)]
         for _ in range(5):
-            following = await stack.enter_async_context(serving(share_port=True, port=port))
+            following = await stack.enter_async_context(serving(share_port=True, port=port, drain_seconds=60))
             following.predictions.behaviour = _take_a_while
             seen = asked
             await _until(lambda seen=seen: asked > seen + 100)
             started = time.monotonic()
             await current.server.stop()
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 30
             current = following
         stopped.set()
         await asyncio.gather(*asking)
@@ -339,7 +339,9 @@ async def test_tokens_expire_and_no_question_fails(tmp_path):
 
     async with serving(**secure) as running:
         running.predictions.behaviour = _take_a_while
-        settings = ConnectionSettings(running.target, token=token, root_certificates=authority.file, timeout_seconds=5)
+        settings = ConnectionSettings(
+            running.target, token=token, root_certificates=authority.file, timeout_seconds=PATIENCE_SECONDS
+        )
         async with ConductorClient(settings) as client, client.build_duration_stream() as stream:
             end = time.monotonic() + 4
             while time.monotonic() < end:
@@ -351,7 +353,7 @@ async def _take_a_while(_):
     await asyncio.sleep(0.01)
 
 
-async def _until(condition, seconds=10.0):
+async def _until(condition, seconds=30.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -175,7 +175,7 @@ def serving() -> Iterator[TestAnswers]:
     options = [("grpc.so_reuseport", 0)]
     server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
     add_TestIntelligenceServiceServicer_to_server(servicer, server)
-    servicer.target = f"localhost:{server.add_insecure_port('localhost:0')}"
+    servicer.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     yield servicer
     server.stop(1).wait(5)

@@ -113,7 +113,7 @@ class Running:
 
 @asynccontextmanager
 async def serving(telemetry: Telemetry = OFF, *, share_port: bool = False, **settings: Any) -> AsyncIterator[Running]:
-    settings = {"port": 0, "grace_seconds": 0, "drain_seconds": 5, **settings}
+    settings = {"port": 0, "grace_seconds": 0, "drain_seconds": 5, "default_deadline_seconds": 30, **settings}
     if not {"insecure", "jwks"} & settings.keys():
         settings["insecure"] = True
     predictions, events = Predictions(), Events()

@@ -160,14 +160,14 @@ async def test_channelz_health_and_reflection():
 
 async def test_ports_are_free_again_after_the_stop(telemetry):
     """Also where somebody holds a connection open, and without waiting for them."""
-    async with serving(telemetry, **ADMIN) as running:
+    async with serving(telemetry, **ADMIN, drain_seconds=60) as running:
         ports = running.server.admin.http_port, running.server.admin.grpc_port
         held = await asyncio.open_connection("127.0.0.1", ports[0])
         watching = admin_channel(ports[1])
         watch = health_pb2_grpc.HealthStub(watching).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == SERVING
         started = time.monotonic()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     held[1].close()
     await watching.close()
     for port in ports:
@@ -203,7 +203,7 @@ async def test_bad_requests_are_harmless(content):
         writer.write(content)
         answer = b""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 answer = await reader.read()  # to the end: the connection is closed on whoever talks like this
         except ConnectionError:
             pass
@@ -217,7 +217,7 @@ async def test_silent_connections_are_closed(monkeypatch):
     async with serving(**ADMIN) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.server.admin.http_port)
         writer.write(b"GET /livez HTTP/1.1\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             with pytest.raises(ConnectionError):
                 assert await reader.read() == b""
                 raise ConnectionError

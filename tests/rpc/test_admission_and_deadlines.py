@@ -79,10 +79,9 @@ async def test_beyond_the_bound_is_refused_at_once_and_recovers():
         running.predictions.behaviour = wait
         held = [asyncio.ensure_future(_answer(stub, "flood")) for _ in range(3)]
         await _until(lambda: running.predictions.calls == 3)
-        started = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.PredictBuildDuration(request("flood"))
-        assert time.monotonic() - started < 0.5
+        assert not release.is_set()
         assert failure(caught.value).reason == "TENANT_OVERLOADED"
         held.append(asyncio.ensure_future(_answer(stub, "quiet")))
         await _until(lambda: running.predictions.calls == 4)
@@ -138,7 +137,7 @@ async def test_the_limit_falls_while_predictions_take_too_long():
             except grpc.aio.AioRpcError as error:
                 reasons.add(failure(error).reason)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not reasons:
                 await asyncio.gather(*(ask() for _ in range(32)))
         assert reasons == {"TENANT_OVERLOADED"}
@@ -179,7 +178,7 @@ async def test_stock_retries_wait_as_long_as_they_are_told():
         async with grpc.aio.insecure_channel(running.target, options=options) as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             for _ in range(3):  # refused once each, and not twice
-                await stub.PredictBuildDuration(request(), timeout=5)
+                await stub.PredictBuildDuration(request(), timeout=30)
 
 
 async def test_what_would_wait_too_long_is_refused_without_our_doing():
@@ -188,8 +187,8 @@ async def test_what_would_wait_too_long_is_refused_without_our_doing():
         with grpc.insecure_channel(running.target, options=options) as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             await asyncio.to_thread(stub.PredictBuildDuration, request())
-            calls = [stub.PredictBuildDuration.future(request(), timeout=20) for _ in range(30)]
-            until = time.monotonic() + 10
+            calls = [stub.PredictBuildDuration.future(request(), timeout=30) for _ in range(30)]
+            until = time.monotonic() + 30
             while sum(call.done() for call in calls) < 20 and time.monotonic() < until:
                 time.sleep(0.02)  # noqa: ASYNC251 - the loop must not turn
             refused = [call for call in calls if call.done()]
@@ -210,12 +209,12 @@ async def test_a_cancelled_call_gives_its_place_back():
 
 
 async def test_a_deadline_too_short_never_reaches_the_servicer():
-    async with serving(minimum_deadline_seconds=0.5) as running, running.stub() as stub:
+    async with serving(minimum_deadline_seconds=20) as running, running.stub() as stub:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.PredictBuildDuration(request(), timeout=0.4)
+            await stub.PredictBuildDuration(request(), timeout=10)
         assert failure(caught.value).reason == "DEADLINE_TOO_SHORT"
         assert running.predictions.calls == 0
-        await stub.PredictBuildDuration(request(), timeout=5)
+        await stub.PredictBuildDuration(request(), timeout=40)
 
 
 async def test_a_call_without_a_deadline_gets_one():
@@ -253,7 +252,7 @@ async def _answer(stub, tenant):
     return await stub.PredictBuildDuration(request(tenant))
 
 
-async def _until(condition, seconds=5.0):
+async def _until(condition, seconds=30.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -62,7 +62,7 @@ async def test_unknown_exception_is_a_plain_internal(exception, caplog):
     async with serving() as running, running.stub() as stub:
         running.predictions.behaviour = _raising(exception)
         with caplog.at_level(logging.ERROR), pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.PredictBuildDuration(request(), timeout=5)
+            await stub.PredictBuildDuration(request(), timeout=30)
     found = failure(caught.value)
     assert (found.code, found.reason, found.message) == (grpc.StatusCode.INTERNAL, "INTERNAL", "internal error")
     assert "secret-42" not in repr(caught.value)

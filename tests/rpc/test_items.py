@@ -92,16 +92,16 @@ async def test_what_gets_ready_together_travels_together():
 
 
 async def test_an_item_has_its_own_deadline():
-    async with serving(default_deadline_seconds=0.3) as running, running.stub() as stub:
+    async with serving(default_deadline_seconds=1.5) as running, running.stub() as stub:
         running.predictions.behaviour = lambda _: asyncio.sleep(60)
         stream = stub.StreamBuildDurationPredictions()
         started = time.monotonic()
         await stream.write(items(item(1), item(2, timeout=0.05)))
         [first] = (await _results(stream, 1)).values()
         assert first.id == 2
-        assert 0.05 <= time.monotonic() - started < 0.3
+        assert 0.05 <= time.monotonic() - started < 1.5
         [second] = (await _results(stream, 1)).values()
-        assert time.monotonic() - started >= 0.3
+        assert time.monotonic() - started >= 1.5
         for result in (first, second):
             found = from_status(result.error)
             assert (found.code, found.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT")
@@ -213,10 +213,8 @@ async def test_a_cancelled_stream_takes_its_items_along(caplog):
         stream = stub.StreamBuildDurationPredictions()
         await stream.write(items(item(1), item(2)))
         await _until(lambda: running.predictions.calls == 2)
-        started = time.monotonic()
         stream.cancel()
         await _until(lambda: cancelled == 2 and running.server.in_flight_count == 0)
-        assert time.monotonic() - started < 1
         await _until(lambda: len(asyncio.all_tasks()) <= before)
         running.predictions.behaviour = None
         for _ in range(100):  # while answers are being written
@@ -285,7 +283,7 @@ async def test_at_a_stop_what_was_read_is_answered_and_nothing_holds_it_up():
     async def hold(_):
         await held.wait()
 
-    async with serving(drain_seconds=30) as running, running.stub() as stub:
+    async with serving(drain_seconds=60) as running, running.stub() as stub:
         busy, idle = stub.StreamBuildDurationPredictions(), stub.StreamBuildDurationPredictions()
         await idle.write(items(item(1)))
         await _results(idle, 1)
@@ -306,7 +304,7 @@ async def test_at_a_stop_what_was_read_is_answered_and_nothing_holds_it_up():
         found = failure(caught.value)
         assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "STOPPING")
         await stopping
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         assert running.predictions.calls == 3
 
 
@@ -405,7 +403,7 @@ async def _results(stream, count):
     """So many results, by id."""
     found = {}
     status = ServerStatus(stream)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while len(found) < count:
             try:
                 response = await stream.read()
@@ -423,13 +421,13 @@ async def _ended(stream):
     """What a stream ends with, when no result is left."""
     status = ServerStatus(stream)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await stream.read() is grpc.aio.EOF
     except grpc.aio.AioRpcError as error:
         raise await status.of(error) from None
 
 
-async def _until(condition, seconds=10.0):
+async def _until(condition, seconds=30.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -60,7 +60,7 @@ async def test_stop_drains():
     async def wait(_):
         await release.wait()
 
-    async with serving(grace_seconds=0.5, drain_seconds=30) as running, running.channel() as channel:
+    async with serving(grace_seconds=2, drain_seconds=60) as running, running.channel() as channel:
         health = health_pb2_grpc.HealthStub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service=PREDICTION))
         assert (await watch.read()).status == SERVING
@@ -77,7 +77,7 @@ async def test_stop_drains():
             release.set()
             await held
             await stopping
-            assert time.monotonic() - started < 10, "an open watch must not hold up the drain"
+            assert time.monotonic() - started < 40, "an open watch must not hold up the drain"
             assert await watch.read() is grpc.aio.EOF
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.PredictBuildDuration(request())
@@ -129,7 +129,7 @@ async def test_rolling_restarts_fail_no_call():
         async def ask():
             nonlocal asked
             while not stopped.is_set():
-                await stub.PredictBuildDuration(request(), timeout=5)
+                await stub.PredictBuildDuration(request(), timeout=30)
                 asked += 1
 
         asking = [asyncio.ensure_future(ask()) for _ in range(4)]
@@ -144,7 +144,7 @@ async def test_rolling_restarts_fail_no_call():
         assert asked > 100
 
 
-async def _until(condition, seconds=10.0):
+async def _until(condition, seconds=30.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

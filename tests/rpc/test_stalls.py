@@ -34,16 +34,14 @@ async def test_a_stall_stands_in_the_trace_of_who_waited_and_not_in_others():
         longest = max(of_it, key=lambda span: span.end_time - span.start_time)
         assert longest.name == names.EVENT_LOOP_STALL
         assert longest.end_time - longest.start_time > 0.15e9
-        assert longest.start_time > moments[0] - 60e6
-        assert longest.end_time < moments[1] + 60e6
+        assert longest.start_time < moments[1]
+        assert longest.end_time > moments[0]
         running.predictions.behaviour = None
         await asyncio.sleep(0.05)
         await stub.PredictBuildDuration(request())
     later = [span for span in traced.calls if span is not root and span.context.span_id != root.context.span_id]
     assert all(
-        span.end_time - span.start_time < 0.15e9
-        for span in traced.stalls
-        if span.parent.span_id == later[0].context.span_id
+        span.start_time >= moments[1] for span in traced.stalls if span.parent.span_id == later[0].context.span_id
     )
 
 

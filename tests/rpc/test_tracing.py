@@ -57,7 +57,7 @@ async def test_a_caller_who_samples_gets_the_whole_trace():
     assert run.end_time <= root.end_time
     [(began, ended)] = took
     moments = [(run.start_time, began), (run.end_time, ended)]
-    assert all(abs(told - measured) < 50e6 for told, measured in moments), "the time of day"
+    assert all(abs(told - measured) < 5e9 for told, measured in moments), "the time of day"
     assert run.end_time - run.start_time >= 20e6
     assert names.KEPT_FOR not in root.attributes
 
@@ -75,10 +75,12 @@ async def test_an_unsampled_fast_call_leaves_nothing():
 )
 @pytest.mark.parametrize("flags", [None, "00"])
 async def test_an_unsampled_slow_call_leaves_all_of_its_trace(head, flags):
-    traced = Traced(head, slow_seconds=0.2)
-    assert await ask(traced, flags=flags) == ["OK"]
+    behaviour = lambda _: asyncio.sleep(0.06)  # noqa: E731
+    traced = Traced(head, slow_seconds=30)
+    assert await ask(traced, behaviour, flags=flags) == ["OK"]
     assert traced.spans == {}, "it was not slow"
-    assert await ask(traced, lambda _: asyncio.sleep(0.25), flags=flags) == ["OK"]
+    traced = Traced(head, slow_seconds=0.05)
+    assert await ask(traced, behaviour, flags=flags) == ["OK"]
     assert set(traced.spans) == {METHOD, names.ADMISSION}
     root = traced.spans[METHOD]
     assert traced.spans[names.ADMISSION].parent.span_id == root.context.span_id

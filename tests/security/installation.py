@@ -98,7 +98,7 @@ class Installation:
     async def channel(self, process: RpcServer, pair: Pair) -> grpc.aio.Channel:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         link = grpc.aio.secure_channel(
-            f"localhost:{process.port}", self.credentials.authority.credentials(pair), options
+            f"127.0.0.1:{process.port}", self.credentials.authority.credentials(pair), options
         )
         return await self.stack.enter_async_context(link)
 

