@@ -23,8 +23,7 @@ SECONDS = 60.0
 @contextmanager
 def process(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """Start it. If it is still there after the block, or after us, it is killed."""
-    # A prctl call, safe after fork.
-    with subprocess.Popen(command, preexec_fn=child.end_with_parent, **options) as started:  # noqa: PLW1509
+    with subprocess.Popen(child.leashed(command), **options) as started:
         try:
             yield started
         finally:
