@@ -30,6 +30,7 @@ setup: $(VENV)/.ready ## Install everything into .venv
 demo: setup ## Run the whole way once: events in, predictions out, a report at the end
 	@$(BIN)/conductor demo
 
+# A test that its time limit does not reach, in a library's lock for one, ends its process: tests/watchdog.py.
 test: setup ## Run the tests, two files at a time
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --instafail --max-worker-restart=2
 

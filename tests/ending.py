@@ -5,10 +5,13 @@ A process that did would hold the suite's own output open, and whoever reads tha
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from conductor_workbench.embedded import child
@@ -20,8 +23,7 @@ SECONDS = 60.0
 @contextmanager
 def process(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """Start it. If it is still there after the block, or after us, it is killed."""
-    # A prctl call, safe after fork.
-    with subprocess.Popen(command, preexec_fn=child.end_with_parent, **options) as started:  # noqa: PLW1509
+    with subprocess.Popen(child.leashed(command), **options) as started:
         try:
             yield started
         finally:
@@ -41,3 +43,13 @@ def thread(run: Callable[[threading.Event], object], name: str | None = None) ->
         stop.set()
         running.join(SECONDS)
     assert not running.is_alive(), "told to stop, it goes on"
+
+
+async def kill(started: asyncio.subprocess.Process) -> None:
+    """Kill it, and what it has started: it must have begun a session of its own.
+
+    ``Process.wait`` waits until its pipes are closed, so for everyone who has inherited them.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGKILL)
+    await asyncio.wait_for(started.wait(), SECONDS)

@@ -24,6 +24,7 @@ from typing import Any, Self
 
 import redis
 
+import ending
 from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor_client import BuildDurationPrediction, ConductorClient, ConductorError, PredictionMethod
 from conductor_model_store import ModelStore
@@ -152,6 +153,7 @@ class Scene:
             *("--jwks", str(keys.jwks), "--audience", AUDIENCE, "--issuer", ISSUER, *arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
+            start_new_session=True,
             env={**self.platform.environment, **environment},
         )
         try:
@@ -161,9 +163,7 @@ class Scene:
             process.address = json.loads(line)["address"]  # type: ignore[attr-defined]
             yield process
         finally:
-            if process.returncode is None:
-                process.kill()
-            await asyncio.wait_for(process.wait(), 60)
+            await ending.kill(process)
             log.close()
 
     @asynccontextmanager

@@ -6,13 +6,14 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import ending
 from faults.scene import Asking, Reply, Scene, explain, percentile, until, wrong
 from security import raw_http2
 from security.attacked import ATTACK_SECONDS, Attacked
@@ -80,6 +81,7 @@ async def attackers(*commands: tuple[str, ...]) -> AsyncIterator[list[asyncio.su
             *(sys.executable, str(_PROGRAM), *command),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
         for command in commands
     ]
@@ -87,9 +89,7 @@ async def attackers(*commands: tuple[str, ...]) -> AsyncIterator[list[asyncio.su
         yield processes
     finally:
         for process in processes:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await ending.kill(process)
 
 
 async def said(process: asyncio.subprocess.Process) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ending
 from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationRequest
 from conductor_client.redaction import HIDDEN, redacted
 from conductor_rpc.logs import LogSettings, configure_logging
@@ -169,6 +170,7 @@ async def test_commands_hide_what_their_addresses_hold(command: str) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, **AWAY},
+        start_new_session=True,
     )
     assert process.stdout is not None
     told = b""
@@ -178,10 +180,7 @@ async def test_commands_hide_what_their_addresses_hold(command: str) -> None:
                 told += line
                 if b"can't be read" in line or b"not carried" in line:  # it would go on for ever
                     break
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    await process.wait()
+    await ending.kill(process)
     assert told
     assert PLANTED not in told.decode(errors="replace")
 

@@ -17,6 +17,7 @@ import grpc
 import numpy as np
 import onnxruntime
 
+import ending
 from conductor.inference.v2 import inference_service_pb2 as messages
 from conductor.inference.v2 import inference_service_pb2_grpc as stubs
 from rpc.harness import Authority, Keys
@@ -64,6 +65,7 @@ async def stock_client(target, authority="", token=""):
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=1 << 24,
+        start_new_session=True,
     )
 
     async def ask(method, *arguments, **options):
@@ -77,9 +79,7 @@ async def stock_client(target, authority="", token=""):
         process.stdin.close()
         assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await ending.kill(process)
 
 
 def rows(count, seed=0):

@@ -14,6 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+import ending
 from conductor.inference.v2 import inference_service_pb2 as messages
 from conductor_server.inference.tensors import MAX_ROWS
 from server.harness import PREDICTOR, serving
@@ -108,12 +109,12 @@ async def test_the_example_of_the_docs(secure, tmp_path):
         *(PYTHON, "-P", "-c", example),
         env={**os.environ, "CONDUCTOR_TOKEN": secure.keys.token()},
         stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         output, _ = await asyncio.wait_for(process.communicate(), 60)
     finally:
-        if process.returncode is None:
-            process.kill()
+        await ending.kill(process)
     assert process.returncode == 0
     expected = by_onnx_runtime(np.full((2, WIDTH), 60, np.float32))[1]
     assert output.decode().startswith(str(expected))

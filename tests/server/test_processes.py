@@ -18,6 +18,7 @@ import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+import ending
 from conductor_server import app
 from conductor_server.worker import NAME as WORKER_NAME
 from machine import within
@@ -36,6 +37,7 @@ async def command(*arguments, environment=None):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **(environment or {})},
+        start_new_session=True,
     )
     errors = bytearray()
 
@@ -53,10 +55,8 @@ async def command(*arguments, environment=None):
         process.errors = errors
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        await asyncio.wait_for(draining, 60)  # workers have its other end, too
+        await ending.kill(process)
+        await draining
 
 
 def _arguments(redis_url, store, *more):
@@ -259,13 +259,13 @@ async def test_health_is_serving_only_when_models_were_tried(redis_url, store):
 
 async def _fails(*arguments):
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-    )
+        *COMMAND, *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
     try:
         _, errors = await asyncio.wait_for(process.communicate(), 60)
     finally:
-        if process.returncode is None:
-            process.kill()
+        await ending.kill(process)
     return process.returncode, errors
 
 

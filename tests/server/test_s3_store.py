@@ -16,6 +16,7 @@ import urllib.request
 
 import pytest
 
+import ending
 from conductor_model_store import ModelStoreUnavailable
 from conductor_model_store.settings import ModelStoreSettings
 from conductor_model_store.signing_keys import generate_key_pair
@@ -115,12 +116,12 @@ async def conductor(*arguments, **environment):
         env=os.environ | {"CONDUCTOR_MODEL_STORE": URL, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         out, problem = await asyncio.wait_for(process.communicate(), 60)
     finally:
-        if process.returncode is None:
-            process.kill()
+        await ending.kill(process)
     assert process.returncode == 0, problem.decode()
     return out.decode()
 
