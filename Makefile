@@ -32,7 +32,7 @@ demo: setup ## Run the whole way once: events in, predictions out, a report at t
 
 # A test that its time limit does not reach, in a library's lock for one, ends its process: tests/watchdog.py.
 test: setup ## Run the tests, two files at a time
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --instafail --max-worker-restart=2
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --instafail --max-worker-restart=1
 
 check: setup lint types contract ## Lint, types, import directions, contract
 

@@ -10,7 +10,7 @@ import watchdog
 
 _LOCKED = """
 import ctypes, watchdog
-watchdog.seconds = 1.0
+watchdog.more_seconds = -99.0
 
 def test_that_waits_in_a_library():
     library, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
@@ -19,7 +19,7 @@ def test_that_waits_in_a_library():
 """
 _TEARDOWN = """
 import pytest, threading, watchdog
-watchdog.seconds = 1.0
+watchdog.more_seconds = -99.0
 
 @pytest.fixture
 def for_ever():
@@ -34,7 +34,7 @@ def test_that_fails(for_ever):
 def _end_of(file: Path, content: str) -> str:
     """What is told of a run that was ended."""
     file.write_text(content)
-    (file.parent / "pytest.ini").write_text("[pytest]\ntimeout = 100\n")
+    (file.parent / "pytest.ini").write_text("[pytest]\ntimeout = 100\n")  # that of pytest-timeout is not what is tried
     command = [sys.executable, "-m", "pytest", "-p", "pytest_timeout", "-p", "watchdog", str(file)]
     environment = {"PYTHONPATH": str(Path(watchdog.__file__).parent), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, env=environment, check=False)

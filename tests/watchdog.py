@@ -13,8 +13,8 @@ from collections.abc import Generator
 
 import pytest
 
-seconds = 330.0
-"""Beyond what any test has by pytest-timeout."""
+more_seconds = 60.0
+"""What a test has beyond its limit by pytest-timeout."""
 _OUTPUT = pytest.StashKey[int]()
 
 
@@ -37,5 +37,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 
 def _arm(item: pytest.Item) -> None:
-    if float(item.config.getini("timeout") or 0):  # long forms have no limit
-        faulthandler.dump_traceback_later(seconds, file=item.config.stash[_OUTPUT], exit=True)
+    marker = item.get_closest_marker("timeout")
+    limit = float(marker.args[0] if marker else item.config.getini("timeout") or 0)
+    if limit:  # long forms have none
+        faulthandler.dump_traceback_later(limit + more_seconds, file=item.config.stash[_OUTPUT], exit=True)

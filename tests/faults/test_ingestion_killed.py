@@ -26,7 +26,7 @@ from conductor_warehouse.ingestion import ingest
 from conductor_workbench.embedded import EmbeddedPostgres, child
 from warehouse.catalogue import random_events, state
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.long
 
 EVENTS = random_events(41, 900)
 FILED, PUBLISHED = EVENTS[::2], EVENTS[1::2]

@@ -136,7 +136,6 @@ def replayed(embedded_postgres: EmbeddedPostgres, embedded_redis: EmbeddedRedis,
     return replay
 
 
-@pytest.mark.timeout(300)
 def test_a_replay_is_right_and_a_changed_future_changes_no_answer(replayed: Replayed, tmp_path: Path) -> None:
     simulation = Simulation(tenants=2, builds=160, days=20, seed=11)
     history = history_of(simulation, tmp_path / "events.ndjson")
@@ -171,7 +170,6 @@ def test_a_replay_is_right_and_a_changed_future_changes_no_answer(replayed: Repl
     assert told(changed.answers, before=False) != told(result.answers, before=False)
 
 
-@pytest.mark.timeout(200)
 def test_open_loop_asks_at_its_rate_and_loses_nothing(replayed: Replayed, tmp_path: Path) -> None:
     history = history_of(Simulation(tenants=1, builds=150, days=20, seed=12), tmp_path / "events.ndjson")
     result = replayed(history, 50.0)
