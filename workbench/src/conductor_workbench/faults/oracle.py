@@ -18,13 +18,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
-import onnx
 import redis
-from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import helper
 
 from conductor.build.v1.build_context_pb2 import BuildContext
 from conductor.model.v1.model_manifest_pb2 import (
@@ -41,6 +38,7 @@ from conductor_client import BuildDurationPrediction, FallbackReason, Prediction
 from conductor_features.filling import position_key
 from conductor_features.views import BRANCH_BUILDS, PIPELINE_BUILDS, TENANT_LOAD, VIEWS, View
 from conductor_features.writer import write_rows
+from conductor_workbench.faults.weighted_sum import weighted_sum
 
 PREDICTOR = "build-duration"
 NONCES = 1 << 20
@@ -146,31 +144,13 @@ def version_name(manifest: ModelManifest) -> str:
 
 
 def _graph(code: int, owner: str) -> bytes:
-    value = helper.make_tensor_value_info
     outputs = ("lower", "median", "upper")
-    constants: dict[str, NDArray[Any]] = {
-        "zero": np.array(0, np.float32),
-        "weights": np.array(_WEIGHTS, np.float32),
-        "bias": np.array([0, _MEDIAN, _UPPER + code * _VERSION], np.float32),
-        "flat": np.array([-1], np.int64),
-    }
-    nodes = [
-        helper.make_node("IsNaN", ["inputs"], ["absent"]),
-        helper.make_node("Where", ["absent", "zero", "inputs"], ["filled"]),
-        helper.make_node("MatMul", ["filled", "weights"], ["product"]),
-        helper.make_node("Add", ["product", "bias"], ["sum"]),
+    ending = [
         helper.make_node("Split", ["sum"], [f"{name}_column" for name in outputs], axis=1),
         *(helper.make_node("Reshape", [f"{name}_column", "flat"], [name]) for name in outputs),
     ]
-    made = helper.make_graph(
-        nodes,
-        f"oracle {owner}",
-        [value("inputs", TensorProto.FLOAT, ["rows", len(_COLUMNS)])],
-        [value(name, TensorProto.FLOAT, None) for name in outputs],
-        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(model.SerializeToString())
+    bias = np.array([0, _MEDIAN, _UPPER + code * _VERSION], np.float32)
+    return weighted_sum(f"oracle {owner}", np.array(_WEIGHTS, np.float32), bias, outputs, ending, {})
 
 
 def _manifest(content: bytes, owner: str, code: int, tenants: int) -> ModelManifest:

@@ -14,13 +14,11 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import numpy as np
-import onnx
 import redis
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import helper
 
 from conductor.model.v1.model_manifest_pb2 import (
     Blob,
@@ -36,6 +34,7 @@ from conductor_features.filling import position_key
 from conductor_features.views import PATH_CHANGES, TEST_HISTORY, TEST_PATH_AFFINITY, VIEWS, View
 from conductor_features.writer import WriteRow, write_rows
 from conductor_workbench.faults.oracle import tenant_id
+from conductor_workbench.faults.weighted_sum import weighted_sum
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.intp]
@@ -178,31 +177,14 @@ def _given(row: Array, version: int) -> Array:
 
 
 def _graph(version: int, owner: str) -> bytes:
-    value = helper.make_tensor_value_info
-    constants: dict[str, NDArray[Any]] = {
-        "zero": np.array(0, np.float32),
-        "weights": np.array(_WEIGHTS, np.float32)[:, None],
-        "bias": np.array([version * _VERSION], np.float32),
-        "scale": np.array([1 / _ONE], np.float32),
-        "flat": np.array([-1], np.int64),
-    }
-    nodes = [
-        helper.make_node("IsNaN", ["inputs"], ["absent"]),
-        helper.make_node("Where", ["absent", "zero", "inputs"], ["filled"]),
-        helper.make_node("MatMul", ["filled", "weights"], ["product"]),
-        helper.make_node("Add", ["product", "bias"], ["sum"]),
+    ending = [
         helper.make_node("Mul", ["sum", "scale"], ["scaled"]),
         helper.make_node("Reshape", ["scaled", "flat"], ["probability"]),
     ]
-    made = helper.make_graph(
-        nodes,
-        f"oracle of tests {owner}",
-        [value("inputs", TensorProto.FLOAT, ["rows", len(_COLUMNS)])],
-        [value("probability", TensorProto.FLOAT, None)],
-        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    whole = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(whole.SerializeToString())
+    weights = np.array(_WEIGHTS, np.float32)[:, None]
+    bias = np.array([version * _VERSION], np.float32)
+    scale = {"scale": np.array([1 / _ONE], np.float32)}
+    return weighted_sum(f"oracle of tests {owner}", weights, bias, ["probability"], ending, scale)
 
 
 def plant(redis_url: str, moment: datetime) -> None:
