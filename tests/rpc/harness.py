@@ -35,7 +35,7 @@ PREDICTION = "conductor.prediction.v1.PredictionService"
 EVENTS = "conductor.events.v1.EventService"
 AUDIENCE, ISSUER = "conductor", "https://id.example"
 WORK = {
-    "PredictBuildDuration": Work(alike=True),
+    "PredictBuildDuration": Work(alike=True, frequent=True),
     "BatchPredictBuildDurations": Work(Criticality.BATCH, lambda batch: len(batch.requests)),
 }
 Behaviour = Callable[[Any], Awaitable[None]]

@@ -182,21 +182,22 @@ async def test_stock_retries_wait_as_long_as_they_are_told():
 
 
 async def test_what_would_wait_too_long_is_refused_without_our_doing():
-    async with serving(max_pending_count=4) as running:
+    async with serving(max_pending_count=4, max_in_flight_count=8) as running:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         with grpc.insecure_channel(running.target, options=options) as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             await asyncio.to_thread(stub.PredictBuildDuration, request())
             calls = [stub.PredictBuildDuration.future(request(), timeout=30) for _ in range(30)]
             until = time.monotonic() + 30
-            while sum(call.done() for call in calls) < 20 and time.monotonic() < until:
+            while sum(call.done() for call in calls) < 14 and time.monotonic() < until:
                 time.sleep(0.02)  # noqa: ASYNC251 - the loop must not turn
             refused = [call for call in calls if call.done()]
-            assert 20 <= len(refused) <= 26  # one more than wait has been asked for
+            assert 14 <= len(refused) <= 18  # as many as there is room for have been asked for, and one more
             assert {call.code() for call in refused} == {grpc.StatusCode.CANCELLED}
             kept = [call for call in calls if call not in refused]
-            await asyncio.to_thread(lambda: [call.result() for call in kept])
-            assert running.predictions.calls == 1 + len(kept)
+            codes = await asyncio.to_thread(lambda: [call.code() for call in kept])
+            assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+            assert running.predictions.calls == 1 + codes.count(grpc.StatusCode.OK)
 
 
 async def test_a_cancelled_call_gives_its_place_back():

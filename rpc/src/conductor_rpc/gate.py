@@ -34,6 +34,10 @@ class Gate:
         telemetry.observe(names.IN_FLIGHT, lambda: self.calls.taken_count)
         telemetry.observe(names.CONCURRENCY_LIMIT, lambda: self.calls.limit.count(time.monotonic()))
 
+    def room(self, under_way_count: int) -> int:
+        """How many more calls there is room for, while so many have come, some of which may not have a place yet."""
+        return self.calls.limit.count(time.monotonic()) - max(self.calls.taken_count, under_way_count)
+
     def admit(self, admission: Admission, call: Call, tenant_id: str, request: Any | None) -> Place:
         """A place for the call; ``request`` is None for a stream, whose questions come later.
 

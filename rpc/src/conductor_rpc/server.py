@@ -21,6 +21,7 @@ from conductor_rpc import health, names, tls
 from conductor_rpc.admin.ports import AdminPorts
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import authenticator
+from conductor_rpc.calls_ahead import CallsAhead
 from conductor_rpc.dropped_calls import DroppedCalls
 from conductor_rpc.items import ItemStreams
 from conductor_rpc.onion import Onion
@@ -39,8 +40,8 @@ class Service:
 
     name: str
     """Full name, for example ``conductor.prediction.v1.PredictionService``."""
-    register: Callable[[grpc.aio.Server], None]
-    """Adds the servicer to a server."""
+    register: Callable[[Any], None]
+    """Adds the servicer to a server, as generated code does."""
     work: Mapping[str, Work] = field(default_factory=dict)
     """Methods by name, those whose calls differ from ``work.OTHER``."""
 
@@ -68,6 +69,7 @@ class RpcServer:
             telemetry.observe(names.JWKS_AGE, self._authenticator.keys_age_seconds, unit="s")
         work = {f"/{service.name}/{method}": of for service in services for method, of in service.work.items()}
         audit = Audit(AuditLog(settings.audit_file))
+        self._work = work
         self._onion = Onion(settings, self._authenticator, telemetry, audit, work)
         self._dropped = DroppedCalls(lambda: self._onion.handed_count)
         telemetry.observe(names.DROPPED, self._dropped.count, total=True)
@@ -113,8 +115,9 @@ class RpcServer:
         await self.start_admin()
         server = grpc.aio.server(interceptors=(self._onion,), options=self._options())
         self._dropped.watch_newest()
+        ahead = CallsAhead(server, (self._onion,), self._onion.gate.room)
         for service in self._services:
-            service.register(server)
+            service.register(ahead)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         served = [service.name for service in self._services]
         reflection.enable_server_reflection((*served, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -124,6 +127,7 @@ class RpcServer:
             await self.admin.stop()
             raise
         await server.start()
+        ahead.start(method for method, work in self._work.items() if work.frequent)
         self._stalls.start()
         self._server = server
         await self._health.report(serving=True)

@@ -19,6 +19,7 @@ from conductor_rpc.call import current_call, current_deadline
 from conductor_rpc.exceptions import ModelNotFound, ModelNotRun
 from conductor_rpc.server import Service
 from conductor_rpc.telemetry import Telemetry
+from conductor_rpc.work import Work
 from conductor_server.inference.ports import Serving, TensorModel, TensorModels
 from conductor_server.inference.tensors import DATATYPE, MAX_ROWS, decode, encode, requested_outputs
 from conductor_server.prediction.answers import Fallback
@@ -152,4 +153,8 @@ def _find(serving: Serving, name: str, version: str) -> TensorModel:
 def inference_service(models: TensorModels, telemetry: Telemetry, is_ready: Callable[[], bool]) -> Service:
     """The service, ready to be served."""
     servicer = InferenceServicer(models, telemetry, is_ready)
-    return Service(SERVICE_NAME, lambda server: stubs.add_GRPCInferenceServiceServicer_to_server(servicer, server))
+    return Service(
+        SERVICE_NAME,
+        lambda server: stubs.add_GRPCInferenceServiceServicer_to_server(servicer, server),
+        {"ModelInfer": Work(frequent=True)},
+    )

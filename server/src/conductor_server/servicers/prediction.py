@@ -31,7 +31,7 @@ _PART = 256
 _UNARY = f"/{SERVICE_NAME}/PredictBuildDuration"
 _Context = grpc.aio.ServicerContext[Any, Any]
 _WORK = {
-    "PredictBuildDuration": Work(alike=True),
+    "PredictBuildDuration": Work(alike=True, frequent=True),
     "BatchPredictBuildDurations": Work(Criticality.BATCH, question_count=lambda request: len(request.requests)),
 }
 

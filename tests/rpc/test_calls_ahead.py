@@ -1,0 +1,123 @@
+"""Calls that come together are handed over together, and no more of them than there is room for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from conductor.prediction.v1 import prediction_service_pb2_grpc
+from conductor_rpc import calls_ahead
+from conductor_rpc.call import NO_DEADLINE, Call
+from conductor_rpc.gate import Gate
+from conductor_rpc.settings import RpcSettings
+from conductor_rpc.telemetry import OFF
+from rpc.harness import failure, request, serving
+
+CALLS = 24
+TURNS_EACH = 3
+"""Of the event loop, at least, between calls that are handed over one by one."""
+
+
+@asynccontextmanager
+async def burst(running):
+    """Calls that have all come while the event loop stood still."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    with grpc.insecure_channel(running.target, options=options) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        await asyncio.to_thread(stub.PredictBuildDuration, request())
+        calls = [stub.PredictBuildDuration.future(request(), timeout=30) for _ in range(CALLS)]
+        time.sleep(0.5)  # noqa: ASYNC251 - the loop must not turn
+        yield calls
+        await asyncio.to_thread(lambda: [call.code() for call in calls])
+
+
+async def turns_between_first_and_last(running) -> int:
+    """How often the event loop turned from the first of the calls to the last."""
+    moments: list[int] = []
+    turns = 0
+
+    def turn():
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(turn)
+
+    async def note(_):
+        moments.append(turns)
+
+    running.predictions.behaviour = note
+    async with burst(running) as calls:
+        del moments[:]
+        turn()
+        await asyncio.to_thread(lambda: [call.result() for call in calls])
+    return moments[-1] - moments[0]
+
+
+async def test_calls_that_come_together_are_handed_over_together():
+    async with serving() as running:
+        assert await turns_between_first_and_last(running) < CALLS
+
+
+async def test_with_a_release_that_is_not_known_they_come_one_by_one(monkeypatch, caplog):
+    monkeypatch.setattr(calls_ahead, "_KNOWN_RELEASES", ("0.",))
+    async with serving() as running:
+        assert await turns_between_first_and_last(running) >= CALLS * TURNS_EACH
+    assert "is not known well enough" in caplog.text
+
+
+def test_there_is_room_for_what_the_limit_leaves():
+    gate = Gate(RpcSettings(insecure=True, max_in_flight_count=4), OFF, {})
+    call = Call("/method", {}, NO_DEADLINE)
+    assert gate.room(0) == 4
+    place = gate.admit(gate.calls, call, "acme", request())
+    assert gate.room(0) == 3
+    assert gate.room(2) == 2  # one of these is on its way to a place
+    gate.release(gate.calls, call, place, answered=True)
+    assert gate.room(0) == 4
+
+
+async def test_who_leaves_is_not_worked_for_and_who_comes_after_is():
+    async with serving() as running, running.stub() as stub:
+        begun, cancelled = asyncio.Event(), asyncio.Event()
+
+        async def wait(_):
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        running.predictions.behaviour = wait
+        call = stub.PredictBuildDuration(request())
+        async with asyncio.timeout(30):
+            await begun.wait()
+            call.cancel()
+            await cancelled.wait()
+        running.predictions.behaviour = None
+        for _ in range(2 * CALLS):
+            await stub.PredictBuildDuration(request())
+
+
+async def test_an_error_is_told_as_ever():
+    async def fail(_):
+        raise RuntimeError("secret")
+
+    async with serving() as running, running.stub() as stub:
+        running.predictions.behaviour = fail
+        for _ in range(2 * CALLS):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.PredictBuildDuration(request())
+            assert failure(caught.value).code == grpc.StatusCode.INTERNAL
+
+
+async def test_a_server_stops_while_calls_are_asked_for():
+    before = len(asyncio.all_tasks())
+    async with serving() as running, running.stub() as stub:
+        await stub.PredictBuildDuration(request())
+    async with asyncio.timeout(30):
+        while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
