@@ -191,12 +191,11 @@ async def test_what_would_wait_too_long_is_refused_without_our_doing():
             until = time.monotonic() + 30
             while sum(call.done() for call in calls) < 14 and time.monotonic() < until:
                 time.sleep(0.02)  # noqa: ASYNC251 - the loop must not turn
-            refused = [call for call in calls if call.done()]
-            assert 14 <= len(refused) <= 18  # as many as there is room for have been asked for, and one more
-            assert {call.code() for call in refused} == {grpc.StatusCode.CANCELLED}
-            kept = [call for call in calls if call not in refused]
-            codes = await asyncio.to_thread(lambda: [call.code() for call in kept])
-            assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+            assert sum(call.done() for call in calls) >= 14
+            codes = await asyncio.to_thread(lambda: [call.code() for call in calls])
+            # As many as there is room for have been asked for, and one more.
+            assert 14 <= codes.count(grpc.StatusCode.CANCELLED) <= 18
+            assert {*codes} <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
             assert running.predictions.calls == 1 + codes.count(grpc.StatusCode.OK)
 
 

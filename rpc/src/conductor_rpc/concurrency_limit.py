@@ -3,7 +3,9 @@
 Additive increase, multiplicative decrease (Chiu and Jain, 1989), as servers do it on delay: the decrease grows with the
 excess over a target and is at most a half (Cho et al., "Overload Control for µs-scale RPCs with Breakwater", OSDI
 2020); a limit that is not made use of does not grow (Netflix's concurrency-limits, ``AIMDLimit``), but is forgotten
-some seconds after the last trouble. ADR 23 says why this one.
+some seconds after the last trouble. What is compared with the target is how long the quickest tenth of the calls took:
+a burst's first ones are quick, those of a queue that stands are not (CoDel: Nichols and Jacobson, 2012). ADR 23 says
+why this one.
 
 Pure: durations go in, a limit comes out. Only durations of calls that are alike belong here: a batch takes long because
 it is large, not because there is too much to do.
@@ -12,13 +14,14 @@ it is large, not because there is too much to do.
 from __future__ import annotations
 
 import math
-import statistics
 from typing import Protocol
 
 _WINDOW_SECONDS = 0.1
 _LEAST_SAMPLES = 10
 """A window with fewer goes on: a few outliers must not speak for all."""
 _MOST_SAMPLES = 256
+_QUICKEST = 10
+"""One in so many is quicker than what is compared with the target."""
 _OLDEST_SECONDS = 1.0
 """What was sampled before then says nothing about now."""
 _REMEMBERED_SECONDS = 5.0
@@ -57,10 +60,10 @@ class FixedLimit:
 
 
 class AdaptiveLimit:
-    """Falls while calls take longer than they should, rises while they don't and it is made use of."""
+    """Falls while all calls take longer than they should, rises while they don't and it is made use of."""
 
     def __init__(self, least: int, most: int, target_seconds: float) -> None:
-        """Begins with ``most``. ``target_seconds``: what the median of a window's calls should take at most."""
+        """Begins with ``most``. ``target_seconds``: what the quickest tenth of a window's calls should take at most."""
         self._least, self._most, self._target = min(least, most), most, target_seconds
         self._limit = float(most)
         self._samples: list[float] = []
@@ -93,7 +96,7 @@ class AdaptiveLimit:
             self._samples = []
 
     def _next(self, limit: float, now: float) -> float:
-        excess = statistics.median(self._samples) / self._target - 1
+        excess = sorted(self._samples)[len(self._samples) // _QUICKEST] / self._target - 1
         if excess > 0:
             # From what is in use: a limit far above that would have to fall for long before anybody noticed.
             used = min(limit, float(self._peak_count))

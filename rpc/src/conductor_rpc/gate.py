@@ -24,7 +24,7 @@ class Gate:
 
     def __init__(self, settings: RpcSettings, telemetry: Telemetry, work: Mapping[str, Work]) -> None:
         """``work``: what calls of a method are, by its full name with a slash at its beginning."""
-        self._telemetry, self._work = telemetry, work
+        self._telemetry, self._work, self._settings = telemetry, work, settings
         self._rates = TenantRates(
             settings.tenant_questions_per_second, settings.tenant_burst_seconds, settings.tenant_rates
         )
@@ -37,6 +37,11 @@ class Gate:
     def room(self, under_way_count: int) -> int:
         """How many more calls there is room for, while so many have come, some of which may not have a place yet."""
         return self.calls.limit.count(time.monotonic()) - max(self.calls.taken_count, under_way_count)
+
+    def stream_item_count(self) -> int:
+        """How many items one stream may have under way: a stream is held back where calls would be refused."""
+        limit = self.calls.limit.count(time.monotonic())
+        return max(1, self._settings.max_stream_item_count * limit // self._settings.max_in_flight_count)
 
     def admit(self, admission: Admission, call: Call, tenant_id: str, request: Any | None) -> Place:
         """A place for the call; ``request`` is None for a stream, whose questions come later.

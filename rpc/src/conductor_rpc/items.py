@@ -30,9 +30,16 @@ class ItemStreams:
         self,
         through: Callable[[Call, Message, Handler], Awaitable[Message]],
         settings: RpcSettings,
+        most: Callable[[], int],
     ) -> None:
-        """``through`` lets a handler answer as a call's does; an error is a ``google.rpc.Status``, never raised."""
-        self._through, self._settings = through, settings
+        """How items are answered.
+
+        Args:
+            through: Lets a handler answer as a call's does; an error is a ``google.rpc.Status``, never raised.
+            settings: The items' default deadline.
+            most: How many items one stream may have under way now.
+        """
+        self._through, self._settings, self._most = through, settings, most
         self._open: set[_ItemStream] = set()
         self._stopping = False
 
@@ -75,7 +82,7 @@ class ItemStreams:
 
         if self._stopping:
             raise Stopping
-        stream = _ItemStream(answer, response, self._settings)
+        stream = _ItemStream(answer, response, self._settings.default_deadline_seconds, self._most)
         self._open.add(stream)
         expiry = _at_expiry(call.identity, lambda: stream.end(CredentialsInvalid()))
         try:
@@ -92,11 +99,12 @@ class _ItemStream:
         self,
         answer: Callable[[Message, float], Awaitable[Message]],
         response: type[Any],
-        settings: RpcSettings,
+        default_seconds: float,
+        most: Callable[[], int],
     ) -> None:
-        self._answer = answer
-        self._default_seconds = settings.default_deadline_seconds
-        self._places = asyncio.Semaphore(settings.max_stream_item_count)
+        self._answer, self._default_seconds, self._most = answer, default_seconds, most
+        self._taken_count = 0
+        self._freed = asyncio.Event()
         self._response_type = response
         self._response = response()
         """What is written next."""
@@ -133,8 +141,8 @@ class _ItemStream:
         answered, self._answered = self._answered, []
         self._under_way.difference_update(answered)  # the caller may use an id again before the write has returned
         await write(response)
-        for _ in answered:
-            self._places.release()
+        self._taken_count -= len(answered)
+        self._freed.set()
 
     async def _read(self, requests: AsyncIterator[Any], tasks: asyncio.TaskGroup) -> None:
         try:
@@ -142,10 +150,16 @@ class _ItemStream:
                 arrived = time.monotonic()
                 self._take_ids([item.id for item in message.items])
                 for item in message.items:
-                    await self._places.acquire()
+                    await self._take_place()
                     tasks.create_task(self._answer_item(item, arrived))
         except ConductorError as error:
             self._error = self._error or error
+
+    async def _take_place(self) -> None:
+        while self._taken_count >= self._most():
+            self._freed.clear()
+            await self._freed.wait()
+        self._taken_count += 1
 
     async def _next(self, requests: AsyncIterator[Any]) -> Any:
         self._between_messages = True

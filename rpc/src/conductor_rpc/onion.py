@@ -59,7 +59,7 @@ class Onion(grpc.aio.ServerInterceptor):
         self.handed_count = 0
         """Calls that gRPC has handed to us, of whatever method."""
         self.gate = Gate(settings, telemetry, work)
-        self.item_streams = ItemStreams(self.item, settings)
+        self.item_streams = ItemStreams(self.item, settings, self.gate.stream_item_count)
 
     async def around(
         self,

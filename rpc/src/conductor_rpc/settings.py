@@ -71,9 +71,8 @@ class RpcSettings(LogSettings):
     concurrency_limit: Literal["adaptive", "fixed"] = "adaptive"
     """``adaptive``: fewer calls are let in while predictions take longer than they should. ``fixed``: always
     ``max_in_flight_count``."""
-    target_latency_seconds: float = Field(default=0.2, gt=0)
-    """What half of the predictions may take before the adaptive limit falls. A stream with all its items under way
-    takes about 0.07 s on a quiet core: that is no overload."""
+    target_latency_seconds: float = Field(default=0.05, gt=0)
+    """What the quickest tenth of predictions may take before the adaptive limit falls."""
     batch_share: float = Field(default=0.5, gt=0, le=1)
     """Batch work is let in while less than this share of the limit is taken."""
     tenant_questions_per_second: float = Field(default=0.0, ge=0)
@@ -82,16 +81,17 @@ class RpcSettings(LogSettings):
     """The same of single tenants, by their ids, for example ``{"acme": 200}``."""
     tenant_burst_seconds: float = Field(default=1.0, gt=0)
     """So many seconds' worth of questions may come at once."""
-    max_pending_count: int = Field(default=256, ge=1)
-    """Calls that have come and wait to be looked at, 0.2 to 0.4 s' worth; gRPC itself refuses further ones, with
-    CANCELLED."""
+    max_pending_count: int = Field(default=64, ge=1)
+    """Calls of a method that have come and wait to be looked at, beside those that there is room for; gRPC itself
+    refuses further ones, with CANCELLED."""
     max_connection_stream_count: int = Field(default=512, ge=1)
     """Calls of one connection under way at once, streams included; further ones wait at the caller (HTTP/2). More than
     ``max_pending_count``, or who floods by one connection has calls grow old there instead of being refused."""
     max_stream_count: int = Field(default=1024, ge=1)
     """Streams both ways open at once, busy or not; further ones are refused."""
     max_stream_item_count: int = Field(default=128, ge=1, le=1024)
-    """Items of one stream under way at once, up to their results' being sent; beyond that it is not read."""
+    """Items of one stream under way at once, up to their results' being sent; beyond that it is not read. It falls as
+    the adaptive limit does, in proportion."""
     default_deadline_seconds: float = Field(default=5.0, gt=0)
     """Deadline of a unary call whose caller sends none."""
     minimum_deadline_seconds: float = Field(default=0.002, ge=0)

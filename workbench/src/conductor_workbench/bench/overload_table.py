@@ -7,7 +7,6 @@ from rich.table import Table
 from conductor_workbench.bench.figures import Figures
 
 _LOADS = {
-    "saturation": "saturated",
     "below": "L1",
     "above": "L3",
     "after": "after L3",
@@ -21,8 +20,9 @@ def overload_table(figures: Figures) -> Table:
     fairness = figures["fairness"]
     above, after = figures["goodput_share"], figures["after"]["last_over_budget_s"]
     lines = (
-        f"L3: {above:.2f} of what it can take is answered, each at {figures['cpu_over_saturated']:.2f} of the CPU; "
-        f"the last call over 0.1 s {after:.1f} s after.",
+        f"C, the most that is answered within 0.1 s at a fixed rate: {figures['capacity_per_s']:,.0f} a second.",
+        f"L3: {above:.2f} of C is answered, {figures['goodput_in_budget_share']:.2f} within 0.1 s; the last call over "
+        f"0.1 s {after:.1f} s after.",
         f"L5: others' p95 {fairness['p95_beside_over_calm']:.2f} times that without; {fairness['others_failed']} of "
         "their calls failed.",
     )
@@ -30,6 +30,9 @@ def overload_table(figures: Figures) -> Table:
     table.caption_justify = "left"
     for column in _COLUMNS:
         table.add_column(column, justify="right")
+    _line(table, "saturated", figures["saturation"])
+    for rate in figures["rates"]:
+        _line(table, f"at {rate['rate_per_s']:,.0f} / s", rate)
     for name, title in _LOADS.items():
         _line(table, title, figures[name])
     for number, turn in enumerate(fairness["turns"], 1):
