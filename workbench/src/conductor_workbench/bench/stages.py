@@ -27,7 +27,8 @@ from conductor_server.models.registry import Registry
 from conductor_server.models.served_model import ServedModel
 from conductor_server.models.shared_graphs import SharedParts
 from conductor_server.prediction.answers import Prediction
-from conductor_server.prediction.build_duration import PREDICTOR, Asked, BuildDurationPredictor
+from conductor_server.prediction.asked import Asked
+from conductor_server.prediction.build_duration import PREDICTOR, BuildDurationPredictor
 from conductor_server.prediction.history import HISTORY_VIEWS
 from conductor_server.servicers.translation import fill, to_question
 from conductor_workbench.bench.figures import Figures, significant
