@@ -19,6 +19,7 @@ from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_rpc.telemetry import OFF
 from conductor_server.prediction import answers
 from conductor_server.prediction.answers import NO_MODEL, Contribution, Estimate, ModelLabel, Origin, Prediction
+from conductor_server.prediction.asked import Asked
 from conductor_server.prediction.asking_models import AskingModels
 from conductor_server.prediction.columns import Question
 from conductor_server.prediction.gathering import FeaturesUsed, Inputs
@@ -115,7 +116,8 @@ class _Linear:
 
 
 def _ask(model: Any, questions: list[Question], inputs: Inputs) -> list[Prediction | None]:
-    return asyncio.run(AskingModels("p", OFF).ask(model, questions, inputs, [None] * len(questions), NO_DEADLINE))
+    asked = [Asked("acme", question, NO_DEADLINE) for question in questions]
+    return asyncio.run(AskingModels("p", OFF).ask([model] * len(questions), asked, inputs))
 
 
 LEVELS = st.sampled_from([1.0, 2.0, 3.5, -30.0, math.nan, 1e35])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+from rich.console import Console
 
 from client.conftest import Conductor, start
 from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationRequest
+from conductor_model_store import ModelStore
 from conductor_workbench.bench import echo, packed_reads
 from conductor_workbench.bench.calls import Caller
 from conductor_workbench.bench.children import Child
@@ -21,9 +24,13 @@ from conductor_workbench.bench.load import Endpoint
 from conductor_workbench.bench.machine import machine
 from conductor_workbench.bench.parts import Part
 from conductor_workbench.bench.run import write_figures
+from conductor_workbench.bench.scene import Scene
+from conductor_workbench.bench.stages import STAGES, measure_stages
+from conductor_workbench.bench.tables import print_figures
 from conductor_workbench.bench.targets import TARGETS, judge
 from conductor_workbench.embedded.child import ChildFailed
 from conductor_workbench.keys import EmbeddedKeys
+from server.harness import PREDICTOR, publish, request, write_features
 
 SECONDS = 0.3
 STREAM = "/conductor.prediction.v1.PredictionService/StreamBuildDurationPredictions"
@@ -112,6 +119,28 @@ def test_feature_reads_find_what_was_written(redis_url: str) -> None:
         found = packed_reads.measure(redis_url, count, 0.05)
         assert set(found) == {"read", "read_block", "redis_mget"}
         assert all(len(samples) >= 5 and min(samples) > 0 for samples in found.values())
+
+
+def test_stages_are_measured_for_one_tenant_and_for_many(redis_url: str, tmp_path: Path) -> None:
+    build = request("acme").build
+    write_features(redis_url, "acme")
+    store = tmp_path / "models"
+    publish(store, tenant_id="acme")
+    version = ModelStore.open(store).resolve(PREDICTOR, "acme")
+    assert version is not None
+    platform: Any = SimpleNamespace(redis_url=redis_url, directory=tmp_path)
+    scene = Scene(platform, "acme", (build,), ModelStore.open(store).load_pointer(version))
+    figures = measure_stages(scene, 0.0)
+    cases = {"together_1", "together_32", "together_256", "together_32_tenants"}
+    for of_kind in (figures["with_contributions"], figures["without_contributions"]):
+        assert {*of_kind} == cases
+        for found in of_kind.values():
+            assert {*found} == {*(f"{stage}_us" for stage in STAGES), "sum_us", "rounds"}
+            assert found["sum_us"] > 0
+            assert found["onnx_run_us"] > 0
+    console = Console(record=True, width=200)
+    print_figures({"stages": figures, "targets": []}, console)
+    assert "with, 32 tenants" in console.export_text()
 
 
 def test_every_target_is_judged_and_what_was_not_measured_is_not_met() -> None:

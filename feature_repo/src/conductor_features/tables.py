@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,12 @@ class TableLayout:
         return np.frombuffer(b"".join(parts), "<f8").reshape(-1, self.width)
 
 
+@lru_cache(maxsize=256)
+def layout_of(views: tuple[View, ...]) -> TableLayout:
+    """The same one for equal views: rows that are laid out alike are read and worked on together."""
+    return TableLayout(views)
+
+
 @dataclass(frozen=True)
 class RowTable:
     """Lines of rows, one of each view."""
@@ -101,6 +107,8 @@ class RowTable:
 
     def take(self, lines: Sequence[int]) -> RowTable:
         """Some of the lines, some maybe several times."""
+        if lines == [*range(len(self))]:
+            return self
         missing = {
             (at, view_at): reason
             for at, line in enumerate(lines if self.missing else ())

@@ -23,10 +23,8 @@ from conductor_server.models.sessions import (
 from conductor_server.models.shared_graphs import SharedGraph, SharedParts
 from conductor_server.prediction.answers import Estimate, ModelLabel
 from conductor_server.prediction.columns import ColumnPlan
-from conductor_server.prediction.ports import FallbackStatistics, ModelFailed
+from conductor_server.prediction.ports import MOST_ROWS_AT_ONCE, FallbackStatistics, ModelFailed
 
-_INLINE_ROWS = 128
-"""More rows than this are run beside the event loop: other calls must not wait for them."""
 _CHUNK_ROWS = 4096
 # Measured over hundreds of loads (ADR 20): a model's memory beside its session.
 _MODEL_BYTES = 2_000
@@ -103,7 +101,7 @@ class ServedModel:
             ModelFailed: the graph fails on them.
             DeadlineTooShort: it could not be run before ``until``.
         """
-        if len(inputs) <= _INLINE_ROWS:
+        if len(inputs) <= MOST_ROWS_AT_ONCE:
             return self._score_before(until, inputs)
         # By chunks, so that a cancelled call, or one that is too late, stops soon.
         outputs = [

@@ -95,7 +95,10 @@ def run_session(
     """
     try:
         outputs = session.run(output_names, {input_name: inputs})
-        return np.stack([np.asarray(output, np.float64).reshape(len(inputs)) for output in outputs], axis=1)
+        found = np.empty((len(inputs), len(outputs)))
+        for at, output in enumerate(outputs):
+            found[:, at] = output.reshape(len(inputs))
+        return found
     except Exception as error:
         raise ModelRefused(f"the graph can't be run: {_first_line(error)}") from error
 

@@ -1,22 +1,22 @@
-"""Asks a model about many builds in one run, checks what it says, and explains it."""
+"""Asks models about many builds at once, one run each; checks what they say, and explains it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from conductor_rpc import names
-from conductor_rpc.call import Call, Deadline
 from conductor_rpc.exceptions import DeadlineTooShort
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.prediction.answers import Estimate, Method, Origin, Prediction
+from conductor_server.prediction.asked import Asked, calls_of
 from conductor_server.prediction.columns import Question
-from conductor_server.prediction.contributions import contributions, effects, variants
 from conductor_server.prediction.gathering import FeaturesUsed, Inputs
 from conductor_server.prediction.model_failures import ModelFailures
-from conductor_server.prediction.ports import Model, ModelFailed
+from conductor_server.prediction.model_rows import ModelRows, Outputs, Part
+from conductor_server.prediction.ports import MOST_ROWS_AT_ONCE, Model, ModelFailed
+from conductor_server.prediction.side_by_side import side_by_side
+
+_Outcome = Outputs | ModelFailed | DeadlineTooShort
 
 
 class AskingModels:
@@ -27,68 +27,67 @@ class AskingModels:
         self._failures = ModelFailures(predictor, telemetry)
 
     async def ask(
-        self,
-        model: Model,
-        questions: Sequence[Question],
-        inputs: Inputs,
-        calls: Sequence[Call | None],
-        until: Deadline,
+        self, models: Sequence[Model], asked: Sequence[Asked], inputs: Inputs
     ) -> list[Prediction | DeadlineTooShort | None]:
-        """The model's answers; None where it can't answer, or says what can't be one.
+        """What each question's model answers; None where it can't answer, or says what can't be one.
 
         Args:
-            model: who is asked.
-            questions: n questions.
+            models: that of each of n questions; they have one plan in common.
+            asked: the questions. A model is not run any more once nobody waits who asks it.
             inputs: the input row of each.
-            calls: the call of each, which is told of the time that it takes.
-            until: when nobody waits any more; the model is not run after that.
         """
-        answers: list[Prediction | DeadlineTooShort | None] = [None] * len(questions)
-        able: list[int] = np.flatnonzero(inputs.answerable).tolist()
-        if not able:
+        answers: list[Prediction | DeadlineTooShort | None] = [None] * len(asked)
+        if not inputs.answerable.any():
             return answers
-        # Equal rows are run once, and with them the variants that explain them.
-        rows, places = _distinct(inputs.inputs[able])
-        explained = [(at, place) for at, place in zip(able, places, strict=True) if questions[at].contribution_count]
-        explained_rows = sorted({place for _, place in explained})
-        made = variants(model.plan, rows[explained_rows])
-        try:
-            with self._telemetry.shared_stage(names.MODEL_RUN, each_once(calls)):
-                outputs = await model.run(np.concatenate([rows, made.rows]), until)
-        except DeadlineTooShort:
-            return [DeadlineTooShort() for _ in questions]
-        except ModelFailed as error:
-            if len(questions) > 1:  # one's row must not cost the others their answers
-                alone = [
-                    await self.ask(model, [question], inputs.take(at), [call], until)
-                    for at, (question, call) in enumerate(zip(questions, calls, strict=True))
-                ]
-                return [answer for [answer] in alone]
-            self._failures.note(model, str(error))
-            return answers
-        for at, output in zip(able, outputs[places].tolist(), strict=True):
-            answers[at] = _interpret(model, questions[at], inputs.used[at], output)
-            if answers[at] is None:
-                self._failures.note(model, f"it answered {output}")
-        if explained:
-            found = np.zeros((len(rows), len(model.plan.names)))
-            found[explained_rows] = effects(model.plan, made, outputs[explained_rows, 1], outputs[len(rows) :, 1])
-            told = contributions(
-                model.plan,
-                inputs.values[[at for at, _ in explained]],
-                found[[place for _, place in explained]],
-                [questions[at].contribution_count for at, _ in explained],
-            )
-            for (at, _), of_one in zip(explained, told, strict=True):
-                answer = answers[at]
-                if isinstance(answer, Prediction):
-                    answer.contributions = of_one
+        rows = ModelRows(models, asked, inputs)
+        with self._telemetry.shared_stage(
+            names.MODEL_RUN, calls_of(asked[at] for part in rows.parts for at in part.asking)
+        ):
+            outcomes = await _run_all(rows.parts, asked)
+        outputs: list[tuple[Part, Outputs]] = []
+        alone: list[int] = []
+        for part, outcome in outcomes:
+            match outcome:
+                case DeadlineTooShort():
+                    for at in part.asking:
+                        answers[at] = DeadlineTooShort()
+                case ModelFailed() if len(part.asking) > 1:
+                    alone += part.asking
+                case ModelFailed():
+                    self._failures.note(part.model, str(outcome))
+                case _:
+                    outputs.append((part, outcome))
+                    for at, output in zip(part.asking, outcome[part.lines].tolist(), strict=True):
+                        answers[at] = _interpret(part.model, asked[at].question, inputs.used[at], output)
+                        if answers[at] is None:
+                            self._failures.note(part.model, f"it answered {output}")
+        for at, told in rows.contributions(outputs):
+            answer = answers[at]
+            if isinstance(answer, Prediction):
+                answer.contributions = told
+        for at in alone:  # one's row must not cost the others their answers
+            [answers[at]] = await self.ask([models[at]], [asked[at]], inputs.take(at))
         return answers
 
 
-def each_once(calls: Sequence[Call | None]) -> list[Call]:
-    """The calls that there are, each once."""
-    return list({id(call): call for call in calls if call is not None}.values())
+async def _run_all(parts: Sequence[Part], asked: Sequence[Asked]) -> list[tuple[Part, _Outcome]]:
+    """Run each model. What goes to a thread is on its way while the others have their turn on the event loop."""
+    lanes = [[part] for part in parts if len(part.inputs) > MOST_ROWS_AT_ONCE]
+    lanes.append([part for part in parts if len(part.inputs) <= MOST_ROWS_AT_ONCE])
+    found = await side_by_side([_run_in_turn(lane, asked) for lane in lanes])
+    return [one for of_lane in found for one in of_lane]
+
+
+async def _run_in_turn(parts: Sequence[Part], asked: Sequence[Asked]) -> list[tuple[Part, _Outcome]]:
+    """What each model says, or why it says nothing: that is nothing to the other models."""
+    found: list[tuple[Part, _Outcome]] = []
+    for part in parts:
+        nobody_waits = max((asked[at].deadline for at in part.asking), key=lambda deadline: deadline.time)
+        try:
+            found.append((part, await part.model.run(part.inputs, nobody_waits)))
+        except (ModelFailed, DeadlineTooShort) as error:
+            found.append((part, error))
+    return found
 
 
 def _interpret(model: Model, question: Question, used: FeaturesUsed, output: Sequence[float]) -> Prediction | None:
@@ -103,11 +102,3 @@ def _interpret(model: Model, question: Question, used: FeaturesUsed, output: Seq
     method = Method.MODEL_DEGRADED if used.degraded else Method.MODEL
     origin = Origin(method, model.label, used.missing)
     return Prediction(estimate, origin, question.seconds_since(used.oldest_us))
-
-
-def _distinct(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[int]]:
-    """The rows, each once, and where each of those given stands among them. Rows are equal where their bytes are."""
-    contents: list[bytes] = rows.view(f"V{rows.shape[1] * rows.itemsize}").ravel().tolist()
-    places = {content: place for place, content in enumerate(dict.fromkeys(contents))}
-    distinct = np.frombuffer(b"".join(places), rows.dtype).reshape(-1, rows.shape[1])
-    return distinct, [places[content] for content in contents]

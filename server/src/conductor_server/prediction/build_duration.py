@@ -1,28 +1,31 @@
 """How long a build will take: gather columns, ask the model, else fall back rung by rung.
 
-Rungs: the tenant's model, the global model, recent builds (``history.py``), the pipeline's builds at training time, all
-builds at training time. Each answer says which rung it stands on. One request is a batch of one.
+Rungs: the tenant's model, the global model, then what is known without a model (``without_model.py``). Each answer says
+which rung it stands on. What is asked together is worked on together, whoever asks and whichever model answers: only a
+model's run is its own. One request is a batch of one.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from conductor_features.tables import RowTable
+from conductor_features.tables import RowTable, TableLayout
 from conductor_rpc import names
-from conductor_rpc.call import NO_DEADLINE, Call, Deadline, Stage
+from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_rpc.exceptions import DeadlineTooShort, NoPrediction
 from conductor_rpc.telemetry import Telemetry
-from conductor_server.prediction.answers import Fallback, Method, Origin, Prediction, Variant
-from conductor_server.prediction.asking_models import AskingModels, each_once
-from conductor_server.prediction.columns import Question, Subject, entity
-from conductor_server.prediction.history import HISTORY_VIEWS, recent_history
+from conductor_server.prediction.answers import Fallback, Method, Prediction, Variant
+from conductor_server.prediction.asked import Asked, calls_of
+from conductor_server.prediction.asking_models import AskingModels
+from conductor_server.prediction.columns import Subject, entity
+from conductor_server.prediction.gathering import Gatherer
 from conductor_server.prediction.input_counts import InputCounts
 from conductor_server.prediction.ports import Comparing, FeatureReader, Models, Route
+from conductor_server.prediction.side_by_side import side_by_side
+from conductor_server.prediction.without_model import without_model
 
 PREDICTOR = "build-duration"
 MODEL_SECONDS = 0.01
@@ -31,16 +34,18 @@ MODEL_SECONDS = 0.01
 _Answer = Prediction | NoPrediction | DeadlineTooShort
 
 
-class Asked(NamedTuple):
-    """A question with who asks it."""
+@dataclass(slots=True)
+class _Open:
+    """A question on its way down the rungs."""
 
-    tenant_id: str
-    question: Question
-    deadline: Deadline
-    call: Call | None = None
-    """What the time that it takes is told of."""
-    waiting: Stage | None = None
-    """That of waiting for its batch."""
+    asked: Asked
+    subject: Subject
+    route: Route
+    line: int = 0
+    """Of its feature rows."""
+    answer: _Answer | None = None
+    missing: tuple[str, ...] = ()
+    """What the first model could not have."""
 
 
 class BuildDurationPredictor:
@@ -59,87 +64,88 @@ class BuildDurationPredictor:
         return None if until is NO_DEADLINE else until
 
     async def predict(self, asked: Sequence[Asked]) -> list[_Answer]:
-        """Answers in the order of what is asked: one read of features for all, and one run per model.
+        """Answers in the order of what is asked.
 
         Whoever asks, each answer is made of its own tenant's rows and models only.
         """
-        subjects = [Subject.of(one.tenant_id, one.question.build) for one in asked]
-        routes = [self._models.route(PREDICTOR, subject.tenant_id, subject[1:]) for subject in subjects]
         now = time.monotonic()
-        groups: dict[tuple[int, Deadline], list[int]] = {}
-        for at, (route, one) in enumerate(zip(routes, asked, strict=True)):
+        opened: list[_Open] = []
+        together: dict[tuple[TableLayout, Deadline], list[_Open]] = {}
+        for one in asked:
+            subject = Subject.of(one.tenant_id, one.question.build)
+            route = self._models.route(PREDICTOR, subject.tenant_id, subject[1:])
+            opened.append(_Open(one, subject, route))
             # Who is in a hurry goes alone: the others need not do without the features that it can't wait for.
-            groups.setdefault((id(route), self._read_until(one.deadline, now)), []).append(at)
-        if len(groups) == 1:
-            [(_, read_until)] = groups
-            return self._counted(await self._along(routes[0], asked, subjects, read_until))
-        answers: list[_Answer] = [NoPrediction()] * len(asked)
-        found = await asyncio.gather(
-            *(
-                self._along(routes[group[0]], [asked[at] for at in group], [subjects[at] for at in group], read_until)
-                for (_, read_until), group in groups.items()
-            )
-        )
-        for group, of_group in zip(groups.values(), found, strict=True):
-            for at, answer in zip(group, of_group, strict=True):
-                answers[at] = answer
-        return self._counted(answers)
+            together.setdefault((route.layout, self._read_until(one.deadline, now)), []).append(opened[-1])
+        await side_by_side([self._answer(group, layout, until) for (layout, until), group in together.items()])
+        answers = [_labelled(one.route, one.answer or NoPrediction()) for one in opened]
+        self._count(answers)
+        return answers
 
-    async def _along(
-        self, route: Route, asked: Sequence[Asked], subjects: Sequence[Subject], read_until: Deadline
-    ) -> list[_Answer]:
-        table = await self._read(route, asked, subjects, read_until)
-        nobody_waits = max((one.deadline for one in asked), key=lambda deadline: deadline.time)
-        answers: list[Prediction | DeadlineTooShort | None] = [None] * len(asked)
-        missing: list[tuple[str, ...]] = [()] * len(asked)
-        for rung, (model, gatherer) in enumerate(zip(route.models, route.gatherers, strict=True)):
+    async def _answer(self, group: Sequence[_Open], layout: TableLayout, read_until: Deadline) -> None:
+        """Answer questions whose feature rows are laid out alike: with one read, then rung by rung."""
+        table = await self._read(group, layout, read_until)
+        for rung in range(max(len(one.route.models) for one in group)):
             now = time.monotonic()
-            for at, one in enumerate(asked):
-                if answers[at] is None and one.deadline.time < now:
-                    answers[at] = DeadlineTooShort()
-            pending = [at for at, answer in enumerate(answers) if answer is None]
-            if not pending:
-                break
-            asked_now = [asked[at] for at in pending]
-            questions = [one.question for one in asked_now]
-            rows = table if len(pending) == len(asked) else table.take(pending)
-            inputs = gatherer.gather(questions, rows)
-            calls = [one.call for one in asked_now]
-            by_model = await self._asking.ask(model, questions, inputs, calls, nobody_waits)
-            if rung == 0:
-                self._inputs.add(inputs.used)
-                for at, used in zip(pending, inputs.used, strict=True):
-                    missing[at] = used.missing
-            for at, found in zip(pending, by_model, strict=True):
-                answers[at] = found
-            if rung == 0 and route.beside is not None and self._comparing is not None:
-                self._comparing.offer(route, questions, rows, [_median(answers[at]) for at in pending])
-        return [
-            _labelled(route, answer or _fall_back(route, asked[at], table, at, missing[at]))
-            for at, answer in enumerate(answers)
-        ]
+            alike: dict[Gatherer, list[_Open]] = {}
+            for one in group:
+                if one.answer is not None or rung >= len(one.route.models):
+                    continue
+                if one.asked.deadline.time < now:
+                    one.answer = DeadlineTooShort()
+                else:
+                    alike.setdefault(one.route.gatherers[rung], []).append(one)
+            await side_by_side([self._ask(rung, gatherer, asking, table) for gatherer, asking in alike.items()])
+        for one in group:
+            if one.answer is None:
+                one.answer = next(without_model(one.asked, one.route, table, one.line, one.missing), None)
+
+    async def _ask(self, rung: int, gatherer: Gatherer, asking: Sequence[_Open], table: RowTable) -> None:
+        """Ask the model that each has on a rung; they all take the same columns."""
+        asked = [one.asked for one in asking]
+        rows = table.take([one.line for one in asking])
+        inputs = gatherer.gather([one.question for one in asked], rows)
+        answers = await self._asking.ask([one.route.models[rung] for one in asking], asked, inputs)
+        for one, answer in zip(asking, answers, strict=True):
+            one.answer = answer
+        if rung == 0:
+            self._inputs.add(inputs.used)
+            for one, used in zip(asking, inputs.used, strict=True):
+                one.missing = used.missing
+            self._offer(asking, rows)
+
+    def _offer(self, asking: Sequence[_Open], rows: RowTable) -> None:
+        """Let what stands beside a route be asked the same afterwards."""
+        if self._comparing is None:
+            return
+        by_route: dict[int, list[int]] = {}
+        for at, one in enumerate(asking):
+            if one.route.beside is not None:
+                by_route.setdefault(id(one.route), []).append(at)
+        for lines in by_route.values():
+            compared = [asking[at] for at in lines]
+            questions, medians = [one.asked.question for one in compared], [_median(one.answer) for one in compared]
+            self._comparing.offer(compared[0].route, questions, rows.take(lines), medians)
 
     def _read_until(self, deadline: Deadline, now: float) -> Deadline:
         """When a read of features is given up: in time for the model. Never where the reader's own limit is first."""
         in_time = deadline.time - min(MODEL_SECONDS, (deadline.time - now) / 2)
         return NO_DEADLINE if in_time >= now + self._features.longest_seconds else Deadline(in_time)
 
-    async def _read(
-        self, route: Route, asked: Sequence[Asked], subjects: Sequence[Subject], until: Deadline
-    ) -> RowTable:
-        """The feature rows of each question: builds of one branch have the same."""
-        lines = {subject: line for line, subject in enumerate(dict.fromkeys(subjects))}
-        entities = [[entity(view, subject) for view in route.views] for subject in lines]
-        with self._telemetry.shared_stage(names.FEATURES_READ, each_once([one.call for one in asked])):
-            table = await self._features.read(route.layout, entities, until)
-        return table.take([lines[subject] for subject in subjects])
+    async def _read(self, group: Sequence[_Open], layout: TableLayout, until: Deadline) -> RowTable:
+        """The feature rows; builds of one branch have a line of them in common."""
+        lines: dict[Subject, int] = {}
+        for one in group:
+            one.line = lines.setdefault(one.subject, len(lines))
+        entities = [[entity(view, subject) for view in layout.views] for subject in lines]
+        with self._telemetry.shared_stage(names.FEATURES_READ, calls_of(one.asked for one in group)):
+            return await self._features.read(layout, entities, until)
 
-    def _counted(self, answers: list[_Answer]) -> list[_Answer]:
+    def _count(self, answers: Sequence[_Answer]) -> None:
         methods = Counter(answer.origin.method if isinstance(answer, Prediction) else "none" for answer in answers)
         for method, count in methods.items():
             attributes = {names.PREDICTOR: PREDICTOR, names.PREDICTION_METHOD: str(method)}
             self._telemetry.count(names.PREDICTIONS, attributes, count)
-        return answers
 
 
 def _labelled(route: Route, answer: _Answer) -> _Answer:
@@ -158,29 +164,5 @@ def _labelled(route: Route, answer: _Answer) -> _Answer:
     return answer
 
 
-def _median(answer: Prediction | DeadlineTooShort | None) -> float | None:
+def _median(answer: _Answer | None) -> float | None:
     return answer.estimate.median_seconds if isinstance(answer, Prediction) else None
-
-
-def _fall_back(
-    route: Route, asked: Asked, table: RowTable, line: int, missing: tuple[str, ...]
-) -> Prediction | NoPrediction:
-    """The best answer without a model."""
-    return next(_rungs(route, asked, table, line, missing), None) or NoPrediction()
-
-
-def _rungs(route: Route, asked: Asked, table: RowTable, line: int, missing: tuple[str, ...]) -> Iterator[Prediction]:
-    question = asked.question
-    # The history views are the first of every route.
-    rows = [table.row(line, view_at) for view_at in range(len(HISTORY_VIEWS))]
-    for estimate, event_time_us in recent_history(question, rows):
-        origin = Origin(Method.HISTORY, missing_features=missing)
-        yield Prediction(estimate, origin, question.seconds_since(event_time_us))
-    pipeline = (asked.tenant_id, question.build.repository, question.build.pipeline)
-    for model in route.models:
-        known = model.statistics.pipelines.get(pipeline)
-        if known is not None:
-            yield Prediction(known, Origin(Method.HISTORY, model.label, missing))
-    for model in route.models:
-        if model.statistics.overall is not None:
-            yield Prediction(model.statistics.overall, Origin(Method.DEFAULT, model.label, missing))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -72,9 +74,9 @@ class ViewColumns:
     """``view.field`` by column."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ColumnPlan:
-    """How a model's input rows are gathered."""
+    """How a model's input rows are gathered. Models whose plan is the same object are asked together."""
 
     names: tuple[str, ...]
     requests: tuple[tuple[int, str], ...]
@@ -125,7 +127,15 @@ class ColumnPlan:
 
 def entity(view: View, subject: Subject) -> tuple[str, ...]:
     """The entity of a view that builds of a subject belong to."""
-    return tuple([getattr(subject, key) for key in view.entity])
+    return _picking(view.entity)(subject)
+
+
+@lru_cache
+def _picking(keys: tuple[str, ...]) -> Callable[[Subject], tuple[str, ...]]:
+    """Takes these parts of a subject."""
+    positions = [Subject._fields.index(key) for key in keys]
+    # By position it takes a tenth of the time; a single one comes as a slice, which is a tuple too.
+    return itemgetter(*positions) if len(positions) > 1 else itemgetter(slice(positions[0], positions[0] + 1))
 
 
 def _feature(column: InputColumn) -> tuple[str, str, bool]:

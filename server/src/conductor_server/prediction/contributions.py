@@ -28,10 +28,19 @@ class Variants:
     """Shape (k, columns)."""
 
 
-def variants(plan: ColumnPlan, inputs: NDArray[np.float32]) -> Variants:
-    """A variant for every column of every row that differs from its typical level. ``inputs``: ``[m, columns]``."""
+def variants(plan: ColumnPlan, inputs: NDArray[np.float32], explained: NDArray[np.bool_] | None = None) -> Variants:
+    """A variant for every column of every row that differs from its typical level, in the order of the rows.
+
+    Args:
+        plan: The model's columns.
+        inputs: Shape (m, columns).
+        explained: Which of the rows, if not all. Shape (m,).
+    """
     # A missing value differs from any level; a column without a level can't be told of.
-    of, column = np.nonzero(~np.isnan(plan.typical) & (inputs != plan.typical))
+    differs = ~np.isnan(plan.typical) & (inputs != plan.typical)
+    if explained is not None:
+        differs &= explained[:, None]
+    of, column = differs.nonzero()
     rows = inputs[of]
     rows[np.arange(len(of)), column] = plan.typical[column]
     return Variants(of, column, rows)
@@ -69,8 +78,8 @@ def contributions(
         counts: How many to tell of each row.
     """
     order = np.argsort(-np.abs(found), axis=1, kind="stable")[:, : max(counts, default=0)]
-    largest = np.take_along_axis(found, order, axis=1).tolist()
-    level = np.take_along_axis(values, order, axis=1).tolist()
+    lines = np.arange(len(found))[:, None]
+    largest, level = found[lines, order].tolist(), values[lines, order].tolist()
     names = plan.names
     return [
         [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from conductor_features.tables import RowTable, TableLayout
 from conductor_server.prediction.columns import ColumnPlan, Question
 
 _ABSENT = "absent"
+_ANY_AGE_US = np.iinfo(np.int64).min
 
 
 class FeaturesUsed(NamedTuple):
@@ -51,13 +53,14 @@ class Inputs:
 
 
 class Gatherer:
-    """Makes the input rows of one model out of rows that are laid out in one way. Made once for a route."""
+    """Makes the input rows of models with one plan out of rows that are laid out in one way."""
 
     def __init__(self, plan: ColumnPlan, layout: TableLayout) -> None:
         self._plan = plan
         self._view_positions = np.array([layout.views.index(part.view) for part in plan.views], np.intp)
         self._request_columns = np.array([position for position, _ in plan.requests], np.intp)
         self._request_functions = tuple(REQUEST_COLUMNS[name].function for _, name in plan.requests)
+        self._event_time_words = layout.event_time_words[self._view_positions]
         self._columns = _joined([part.columns for part in plan.views], np.intp)
         self._words = _joined(
             [
@@ -77,7 +80,7 @@ class Gatherer:
             table: a line of feature rows for each.
         """
         plan = self._plan
-        values = np.full((len(questions), len(plan.names)), math.nan)
+        values = np.empty((len(questions), len(plan.names)))  # every column has a source, and is filled in below
         if self._request_functions:
             values[:, self._request_columns] = [
                 [function(seen) for function in self._request_functions]
@@ -97,11 +100,11 @@ class Gatherer:
         if len(self._elapsed):
             found[:, self._elapsed] = (moments_us / 1e6)[:, None] - found[:, self._elapsed]
         values[:, self._columns] = found
-        event_times_us = table.event_time_us[:, self._view_positions]
+        event_times_us = table.words.view(np.int64)[:, self._event_time_words]
         ages_us = moments_us[:, None] - event_times_us
-        past_only = np.array([question.past_only for question in questions])
-        doubtful = (ages_us > self._least_maximum_ages_us) | (past_only[:, None] & (ages_us <= 0))
-        doubtful_lines = {*np.flatnonzero(doubtful.any(axis=1)).tolist(), *(line for line, _ in table.missing)}
+        youngest_us = np.array([0 if question.past_only else _ANY_AGE_US for question in questions], np.int64)
+        doubtful = (ages_us > self._least_maximum_ages_us) | (ages_us <= youngest_us[:, None])
+        doubtful_lines = {*doubtful.nonzero()[0].tolist(), *(line for line, _ in table.missing)}
         used = [FeaturesUsed((), False, False, oldest) for oldest in event_times_us.min(axis=1).tolist()]
         for line in doubtful_lines:
             used[line] = self._sort_out(values[line], questions[line], table, line)
@@ -147,7 +150,15 @@ def graph_inputs(plan: ColumnPlan, values: NDArray[np.float64]) -> tuple[NDArray
     inputs[np.isinf(inputs)] = math.nan  # no infinity reaches a graph, whoever sent or stored it
     if plan.any_default:
         np.copyto(inputs, plan.defaults, where=np.isnan(inputs))
+    if not len(plan.required):
+        return inputs, np.full(len(inputs), True)
     return inputs, np.logical_not(np.isnan(inputs[:, plan.required]).any(axis=1))
+
+
+@lru_cache(maxsize=256)
+def gatherer_of(plan: ColumnPlan, layout: TableLayout) -> Gatherer:
+    """The same one for all whose plan and layout are the same objects: what they ask is gathered together."""
+    return Gatherer(plan, layout)
 
 
 def _joined(parts: Sequence[NDArray[np.generic]], kind: type) -> NDArray[np.generic]:

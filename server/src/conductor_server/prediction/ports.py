@@ -10,13 +10,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from conductor_features.tables import RowTable, TableLayout
+from conductor_features.tables import RowTable, TableLayout, layout_of
 from conductor_features.views import View
 from conductor_model_store.promise import PastCycle
 from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_server.prediction.answers import Estimate, Fallback, ModelLabel, Variant
 from conductor_server.prediction.columns import ColumnPlan, Question
-from conductor_server.prediction.gathering import Gatherer
+from conductor_server.prediction.gathering import Gatherer, gatherer_of
+
+MOST_ROWS_AT_ONCE = 128
+"""More rows than this a model is run on beside the event loop: other calls must not wait for them."""
 
 
 class FeatureReader(Protocol):
@@ -88,7 +91,9 @@ class Model(Protocol):
         ...
 
     async def run(self, inputs: NDArray[np.float32], until: Deadline = NO_DEADLINE) -> NDArray[np.float64]:
-        """Run rows ``[n, columns]``. Nothing is begun after ``until``.
+        """Run rows ``[n, columns]``: up to ``MOST_ROWS_AT_ONCE`` here and now, more in a thread.
+
+        Nothing is begun after ``until``.
 
         Returns:
             Lower bound, median and upper bound in seconds, ``[n, 3]``, or a probability, ``[n, 1]``; unchecked.
@@ -148,17 +153,17 @@ class Route:
     @cached_property
     def layout(self) -> TableLayout:
         """Of the rows that are read for a request."""
-        return TableLayout(self.views)
+        return layout_of(self.views)
 
     @cached_property
     def gatherers(self) -> tuple[Gatherer, ...]:
         """What makes each model's input rows out of those rows."""
-        return tuple(Gatherer(model.plan, self.layout) for model in self.models)
+        return tuple(gatherer_of(model.plan, self.layout) for model in self.models)
 
     @cached_property
     def gatherer_beside(self) -> Gatherer | None:
         """The same for the model beside them."""
-        return Gatherer(self.beside.plan, self.layout) if self.beside is not None else None
+        return gatherer_of(self.beside.plan, self.layout) if self.beside is not None else None
 
 
 class Models(Protocol):

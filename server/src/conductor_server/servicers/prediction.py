@@ -19,7 +19,8 @@ from conductor_rpc.server import Service
 from conductor_rpc.telemetry import Telemetry
 from conductor_rpc.work import Criticality, Work
 from conductor_server.prediction.answers import Origin, Prediction
-from conductor_server.prediction.build_duration import Asked, BuildDurationPredictor
+from conductor_server.prediction.asked import Asked
+from conductor_server.prediction.build_duration import BuildDurationPredictor
 from conductor_server.prediction.coalescing import Coalescer
 from conductor_server.prediction.columns import Question
 from conductor_server.servicers import trace_notes

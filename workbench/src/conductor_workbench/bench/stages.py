@@ -18,7 +18,7 @@ from conductor.prediction.v1.build_duration_pb2 import (
 )
 from conductor_features.reader import OnlineReader
 from conductor_features.tables import RowTable, TableLayout
-from conductor_model_store import CHAMPION
+from conductor_model_store import CHAMPION, LoadedModel, ModelStore
 from conductor_rpc import rules
 from conductor_rpc.call import NO_DEADLINE, Deadline
 from conductor_rpc.telemetry import OFF
@@ -27,10 +27,12 @@ from conductor_server.models.registry import Registry
 from conductor_server.models.served_model import ServedModel
 from conductor_server.models.shared_graphs import SharedParts
 from conductor_server.prediction.answers import Prediction
-from conductor_server.prediction.build_duration import PREDICTOR, Asked, BuildDurationPredictor
+from conductor_server.prediction.asked import Asked
+from conductor_server.prediction.build_duration import PREDICTOR, BuildDurationPredictor
 from conductor_server.prediction.history import HISTORY_VIEWS
 from conductor_server.servicers.translation import fill, to_question
 from conductor_workbench.bench.figures import Figures, significant
+from conductor_workbench.bench.model_fleet import copy_features, publish_fleet, tenant_name
 from conductor_workbench.bench.scene import BATCH_SIZE, Scene
 
 DECODE, RULES, QUESTIONS, READ, RUN, PREDICT, ANSWERS, ENCODE = STAGES = (
@@ -44,35 +46,62 @@ DECODE, RULES, QUESTIONS, READ, RUN, PREDICT, ANSWERS, ENCODE = STAGES = (
     "encode",
 )
 SIZES = (1, 32, BATCH_SIZE)
+TENANTS = 32
+"""That each have a model of their own."""
 _READ_SECONDS = 1.0
 _LEAST_ROUNDS = 5
 
 
 def measure_stages(scene: Scene, seconds: float) -> Figures:
-    """Microseconds of processor time for each of several builds that all differ, answered together."""
-    return {
-        name: {
-            f"together_{size}": asyncio.run(_measure(scene, _all_different(scene.batch_payload(count), size), seconds))
-            for size in SIZES
-        }
-        for name, count in (("with_contributions", None), ("without_contributions", 0))
-    }
+    """Microseconds of processor time for each of several builds that all differ, answered together.
+
+    They are of one tenant, or each of another with a model of its own. ``seconds`` for each.
+    """
+    location = scene.platform.directory / "stages-models"
+    publish_fleet(location, scene.model, TENANTS)
+    for build in scene.builds:
+        copy_features(scene.platform.redis_url, build, scene.tenant_id, TENANTS)
+    return asyncio.run(_measure(scene, ModelStore.open(location), seconds))
 
 
-async def _measure(scene: Scene, payload: bytes, seconds: float) -> Figures:
-    size = len(BatchPredictBuildDurationsRequest.FromString(payload).requests)
-    rounds: list[dict[str, float]] = []
+async def _measure(scene: Scene, fleet: ModelStore, seconds: float) -> Figures:
     async with OnlineReader(scene.platform.redis_url, _READ_SECONDS) as reader:
         clock = _Clock()
-        registry = Registry({PREDICTOR: HISTORY_VIEWS}, memory_budget_bytes=1 << 30)
-        model = ServedModel.of(scene.model, SharedParts())
-        registry.put((scene.model.scope, CHAMPION), cast(ServedModel, _TimedModel(model, clock)))
+        registry = _registry([scene.model, *_loaded(fleet)], clock)
         predictor = BuildDurationPredictor(registry, _TimedFeatures(OnlineFeatures(reader, OFF), clock), OFF)
-        end = time.perf_counter() + seconds
-        while len(rounds) < _LEAST_ROUNDS or time.perf_counter() < end:
-            clock.spent.clear()
-            await _answer(predictor, scene.tenant_id, payload, clock)
-            rounds.append(dict(clock.spent))
+        found: Figures = {}
+        for name, count in (("with_contributions", None), ("without_contributions", 0)):
+            payload = scene.batch_payload(count)
+            cases = {f"together_{size}": _all_different(payload, size) for size in SIZES}
+            cases[f"together_{TENANTS}_tenants"] = _of_tenants(_all_different(payload, TENANTS))
+            found[name] = {case: await _rounds(predictor, asked, clock, seconds) for case, asked in cases.items()}
+    return found
+
+
+def _loaded(fleet: ModelStore) -> Iterator[LoadedModel]:
+    for number in range(TENANTS):
+        pointer = fleet.resolve(PREDICTOR, tenant_name(number))
+        if pointer is None:
+            raise RuntimeError("a model was not published")
+        yield fleet.load_pointer(pointer)
+
+
+def _registry(models: Sequence[LoadedModel], clock: _Clock) -> Registry:
+    registry, parts = Registry({PREDICTOR: HISTORY_VIEWS}, memory_budget_bytes=1 << 30), SharedParts()
+    for model in models:
+        served = _TimedModel(ServedModel.of(model, parts), clock)
+        registry.put((model.scope, CHAMPION), cast(ServedModel, served))
+    return registry
+
+
+async def _rounds(predictor: BuildDurationPredictor, payload: bytes, clock: _Clock, seconds: float) -> Figures:
+    size = len(BatchPredictBuildDurationsRequest.FromString(payload).requests)
+    rounds: list[dict[str, float]] = []
+    end = time.perf_counter() + seconds
+    while len(rounds) < _LEAST_ROUNDS or time.perf_counter() < end:
+        clock.spent.clear()
+        await _answer(predictor, payload, clock)
+        rounds.append(dict(clock.spent))
     by_stage = {stage: float(np.median([spent[stage] for spent in rounds])) / size * 1e6 for stage in STAGES}
     return {f"{stage}_us": significant(value) for stage, value in by_stage.items()} | {
         "sum_us": significant(sum(by_stage.values())),
@@ -80,14 +109,14 @@ async def _measure(scene: Scene, payload: bytes, seconds: float) -> Figures:
     }
 
 
-async def _answer(predictor: BuildDurationPredictor, tenant_id: str, payload: bytes, clock: _Clock) -> None:
+async def _answer(predictor: BuildDurationPredictor, payload: bytes, clock: _Clock) -> None:
     with clock.stage(DECODE):
         batch = BatchPredictBuildDurationsRequest.FromString(payload)
     with clock.stage(RULES):
         for request in batch.requests:
             rules.validate(request)
     with clock.stage(QUESTIONS):
-        asked = [Asked(tenant_id, to_question(request), NO_DEADLINE) for request in batch.requests]
+        asked = [Asked(request.tenant_id, to_question(request), NO_DEADLINE) for request in batch.requests]
     with clock.stage(PREDICT):
         answers = await predictor.predict(asked)
     clock.spent[PREDICT] -= clock.spent[READ] + clock.spent[RUN]
@@ -99,6 +128,10 @@ async def _answer(predictor: BuildDurationPredictor, tenant_id: str, payload: by
             fill(response.results.add().response, answer)
     with clock.stage(ENCODE):
         response.SerializeToString()
+    tenants = {one.tenant_id for one in asked}
+    models = {result.response.provenance.model_digest for result in response.results}
+    if len(models) != len(tenants):
+        raise RuntimeError(f"{len(models)} models answered {len(tenants)} tenants")
 
 
 def _all_different(payload: bytes, size: int) -> bytes:
@@ -107,6 +140,14 @@ def _all_different(payload: bytes, size: int) -> bytes:
     del batch.requests[size:]
     for number, request in enumerate(batch.requests):
         request.build.change.added_line_count += 1000 * number
+    return batch.SerializeToString()
+
+
+def _of_tenants(payload: bytes) -> bytes:
+    """The same, each asked by another tenant."""
+    batch = BatchPredictBuildDurationsRequest.FromString(payload)
+    for number, request in enumerate(batch.requests):
+        request.tenant_id = tenant_name(number)
     return batch.SerializeToString()
 
 

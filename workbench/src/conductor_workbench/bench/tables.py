@@ -70,7 +70,7 @@ def _print_serving(figures: Figures, console: Console) -> None:
 
 def _stages(figures: Figures) -> Table:
     found = {
-        f"{name.split('_')[0]}, {size.split('_')[1]}": of_size
+        f"{name.split('_')[0]}, {size.removeprefix('together_').replace('_', ' ')}": of_size
         for name, sizes in figures.items()
         for size, of_size in sizes.items()
     }
