@@ -13,7 +13,6 @@ from conductor.build.v1.build_context_pb2 import BuildContext, BuildTrigger, Cha
 from conductor_features.request_columns.builds import (
     REQUEST_COLUMN_NAMES,
     REQUEST_COLUMNS,
-    request_columns,
     request_values,
 )
 
@@ -22,8 +21,13 @@ def context(**fields: object) -> BuildContext:
     return ParseDict({"repository": "r", "pipeline": "p", **fields}, BuildContext())
 
 
+def request_columns(asked: BuildContext) -> dict[str, float]:
+    [values] = request_values([asked]).tolist()
+    return dict(zip(REQUEST_COLUMN_NAMES, values, strict=True))
+
+
 def test_an_empty_context_knows_nothing() -> None:
-    assert all(math.isnan(value) for value in request_values(BuildContext()))
+    assert all(math.isnan(value) for value in request_columns(BuildContext()).values())
 
 
 def test_zero_is_not_missing() -> None:
@@ -64,22 +68,32 @@ def test_a_column(name: str, fields: dict[str, object], expected: float) -> None
     assert request_columns(context(**fields))[name] == pytest.approx(expected, nan_ok=True)
 
 
-@given(
-    trigger=st.sampled_from(BuildTrigger.values()),
-    branch=st.text(max_size=9),
-    actor=st.text(max_size=9),
-    seconds=st.integers(-(10**9), 10**10),
-    counts=st.lists(st.integers(0, 2**53), min_size=3, max_size=3),
-)
-def test_stored_bytes_give_the_same_columns(
-    trigger: BuildTrigger.ValueType, branch: str, actor: str, seconds: int, counts: list[int]
-) -> None:
-    asked = BuildContext(trigger=trigger, branch=branch, actor=actor)
-    asked.queued_time.seconds = seconds
-    asked.change.added_file_count, asked.change.modified_file_count, asked.change.deleted_file_count = counts
-    stored = BuildContext.FromString(asked.SerializeToString())
-    assert str(request_values(stored)) == str(request_values(asked))
-    assert list(request_columns(asked)) == list(REQUEST_COLUMN_NAMES) == list(REQUEST_COLUMNS)
+@st.composite
+def contexts(draw: st.DrawFn) -> BuildContext:
+    asked = BuildContext(
+        trigger=draw(st.sampled_from(BuildTrigger.values())),
+        branch=draw(st.text(max_size=9)),
+        actor=draw(st.text(max_size=9)),
+    )
+    if draw(st.booleans()):
+        asked.queued_time.seconds = draw(st.integers(-(10**9), 10**10))
+    for field in ChangeSet.DESCRIPTOR.fields:
+        if field.name in REQUEST_COLUMNS and draw(st.booleans()):
+            setattr(asked.change, field.name, draw(st.integers(0, 2**53)))
+    asked.change.file_extensions.extend(draw(st.lists(st.sampled_from([".py", "MD", ".toml", ".x"]), max_size=3)))
+    return asked
+
+
+@given(st.lists(contexts(), max_size=4))
+def test_builds_together_stored_or_not_give_the_columns_of_each(asked: list[BuildContext]) -> None:
+    stored = [BuildContext.FromString(context.SerializeToString()) for context in asked]
+    together = request_values(stored)
+    assert together.shape == (len(asked), len(REQUEST_COLUMNS))
+    assert together.tobytes() == b"".join(request_values([context]).tobytes() for context in asked)
+
+
+def test_columns_have_the_names_that_models_know() -> None:
+    assert list(request_columns(BuildContext())) == list(REQUEST_COLUMN_NAMES) == list(REQUEST_COLUMNS)
 
 
 def test_every_column_says_what_it_is() -> None:

@@ -115,6 +115,13 @@ def test_bad(message, fields):
     assert all(violation.description for violation in found)
 
 
+@pytest.mark.parametrize("kind", rules.TABLES, ids=lambda kind: kind.DESCRIPTOR.full_name)
+def test_of_an_empty_message_every_required_field_is_told(kind):
+    required = [name for name, rule in rules.TABLES[kind].items() if rule.required]
+    told = [violation.field for violation in rules.violations(kind()) if violation.description == "is required"]
+    assert sorted(told) == sorted(required)
+
+
 def test_violations_stand_in_the_order_of_the_fields():
     change = {"added_line_count": -1, "file_extensions": [".a", "\0", ".b", "\0"]}
     message = PredictBuildDurationRequest(build={"pipeline": "p\0", "change": change}, contribution_count=99)

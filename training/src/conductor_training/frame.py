@@ -108,8 +108,7 @@ def build_frame(
 def with_request_columns(builds: pd.DataFrame) -> pd.DataFrame:
     """Builds with the request columns in place of their stored context."""
     contexts = (BuildContext.FromString(bytes(context)) for context in builds["context"])
-    requests = np.array([request_values(context) for context in contexts], dtype=np.float64)
-    columns = pd.DataFrame(requests, columns=list(REQUEST_COLUMN_NAMES), index=builds.index)
+    columns = pd.DataFrame(request_values(contexts), columns=list(REQUEST_COLUMN_NAMES), index=builds.index)
     return pd.concat([builds.drop(columns="context"), columns], axis=1)
 
 

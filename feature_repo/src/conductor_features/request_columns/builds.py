@@ -1,4 +1,4 @@
-"""Columns of a :class:`BuildContext`. A new column is one more line in :data:`REQUEST_COLUMNS`.
+"""Columns of a :class:`BuildContext`. They stand in groups, each with the function that tells its values.
 
 Training computes them from stored contexts and the server from requests, by this code; NaN is missing, and what is
 absent from the context is never taken for zero.
@@ -8,40 +8,76 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from types import MappingProxyType
+from typing import Any
 
-from google.protobuf.message import Message
+import numpy as np
+from numpy.typing import NDArray
 
 from conductor.build.v1.build_context_pb2 import BuildContext, BuildTrigger
 from conductor_features.request_columns.column import Column
 
-
-class Seen:
-    """A build's context, with what several columns ask of it worked out once."""
-
-    __slots__ = ("change", "context", "extension_counts")
-
-    def __init__(self, context: BuildContext) -> None:
-        self.context = context
-        self.change = context.change
-        self.extension_counts = _counts(tuple(self.change.file_extensions))
-        """Of the touched files' distinct extensions, by what they say, and of all."""
-
-
-_Function = Callable[[Seen], float]
-
 _NAN = math.nan
+
+_QUEUED = {
+    "queued_hour": Column("Hour of day when it was queued (UTC)", "h"),
+    "queued_weekday": Column("Day when it was queued (UTC), Monday is 0", "d"),
+}
 _DAY = 86_400
+
+
+def _queued(context: BuildContext) -> Sequence[float]:
+    seconds = context.queued_time.seconds
+    if not seconds and not context.HasField("queued_time"):
+        return (_NAN, _NAN)
+    # 1970-01-01 was a Thursday.
+    return (float(seconds % _DAY // 3600), float((seconds // _DAY + 3) % 7))
+
+
+_STARTED = {
+    "is_push": Column("Started by a push", "1"),
+    "is_main_branch": Column("Branch is main, master, develop or trunk", "1"),
+    "is_bot_actor": Column("Started by a bot, going by its name", "1"),
+}
+_IS_PUSH = {
+    trigger: float(trigger == BuildTrigger.BUILD_TRIGGER_PUSH)
+    for trigger in BuildTrigger.values()
+    if trigger != BuildTrigger.BUILD_TRIGGER_UNSPECIFIED
+}
 _MAIN_BRANCHES = frozenset({"main", "master", "develop", "trunk"})
-_PUSH = BuildTrigger.BUILD_TRIGGER_PUSH
-_KNOWN_TRIGGERS = frozenset(BuildTrigger.values()) - {BuildTrigger.BUILD_TRIGGER_UNSPECIFIED}
 _BOT = re.compile(r"\[bot\]|bot$", re.IGNORECASE)
 
-_ALL = "all"
-_GROUPS = {
+
+def _started(context: BuildContext) -> Sequence[float]:
+    branch, actor = context.branch, context.actor
+    return (
+        _IS_PUSH.get(context.trigger, _NAN),
+        float(branch.lower() in _MAIN_BRANCHES) if branch else _NAN,
+        float(_BOT.search(actor) is not None) if actor else _NAN,
+    )
+
+
+_CHANGED = {
+    "modified_file_count": Column("Files modified", "1"),
+    "added_line_count": Column("Lines added", "1"),
+    "deleted_line_count": Column("Lines deleted", "1"),
+    "source_churn_line_count": Column("Source lines added or deleted", "1"),
+    "touched_file_commit_count": Column("Commits of the same files", "1"),
+}
+"""Counts of the change, by its fields."""
+_COUNTS = attrgetter(*_CHANGED)
+
+
+def _changed(change: Any) -> Sequence[float]:
+    # Whether a count is there is asked only of zeros.
+    is_there, counts = change.HasField, zip(_CHANGED, _COUNTS(change), strict=True)
+    return [float(count) if count or is_there(name) else _NAN for name, count in counts]
+
+
+_EXTENSIONS = {
     "code": "f90 c cc cpp h hpp inc rs go zig swift java kt kts scala groovy cs py pyi rb php pl js mjs cjs ts tsx jsx "
     "vue svelte dart sql r m mm asm s ino",
     "web": "css scss less html hbs mustache j2",
@@ -54,101 +90,35 @@ _GROUPS = {
     "asset": "png svg jpg jpeg webp gif ttf ico",
 }
 """Extensions by what they say about a change."""
-_EXTENSIONS = {group: frozenset(extensions.split()) for group, extensions in _GROUPS.items()}
-_NO_COUNTS: Mapping[str, float] = MappingProxyType(dict.fromkeys((_ALL, *_EXTENSIONS), _NAN))
-
-
-@dataclass(frozen=True)
-class BuildColumn(Column):
-    """A column of one context by itself."""
-
-    function: _Function
-
-
-def _change(field: str) -> _Function:
-    def number(seen: Seen) -> float:
-        change: Message = seen.change
-        return float(getattr(change, field)) if change.HasField(field) else _NAN
-
-    return number
-
-
-def _push(seen: Seen) -> float:
-    trigger = seen.context.trigger
-    return float(trigger == _PUSH) if trigger in _KNOWN_TRIGGERS else _NAN
-
-
-def _hour(seen: Seen) -> float:
-    context = seen.context
-    return float(context.queued_time.seconds % _DAY // 3600) if context.HasField("queued_time") else _NAN
-
-
-def _weekday(seen: Seen) -> float:
-    context = seen.context
-    # 1970-01-01 was a Thursday.
-    return float((context.queued_time.seconds // _DAY + 3) % 7) if context.HasField("queued_time") else _NAN
-
-
-def _main_branch(seen: Seen) -> float:
-    branch = seen.context.branch
-    return float(branch.lower() in _MAIN_BRANCHES) if branch else _NAN
-
-
-def _bot_actor(seen: Seen) -> float:
-    actor = seen.context.actor
-    return float(_BOT.search(actor) is not None) if actor else _NAN
+_TOUCHED = {
+    **{f"{group}_extension_count": Column(f"Distinct {group} extensions touched", "1") for group in _EXTENSIONS},
+    "extension_count": Column("Distinct extensions of the touched files", "1"),
+}
+_GROUPS = [frozenset(extensions.split()) for extensions in _EXTENSIONS.values()]
+_NONE_TOUCHED = (_NAN,) * len(_TOUCHED)
 
 
 @lru_cache(maxsize=256)
-def _counts(extensions: tuple[str, ...]) -> Mapping[str, float]:
+def _touched(extensions: Sequence[str]) -> Sequence[float]:
     distinct = {extension.lstrip(".").lower() for extension in extensions}
     if not distinct:  # nothing tells an empty list from an unknown one
-        return _NO_COUNTS
-    counts = {group: float(len(distinct & members)) for group, members in _EXTENSIONS.items()}
-    return MappingProxyType({_ALL: float(len(distinct)), **counts})
+        return _NONE_TOUCHED
+    return (*(float(len(distinct & group)) for group in _GROUPS), float(len(distinct)))
 
 
-def _extensions_of(group: str) -> _Function:
-    return lambda seen: seen.extension_counts[group]
-
-
-REQUEST_COLUMNS: Mapping[str, BuildColumn] = MappingProxyType(
-    {
-        "queued_hour": BuildColumn("Hour of day when it was queued (UTC)", "h", _hour),
-        "queued_weekday": BuildColumn("Day when it was queued (UTC), Monday is 0", "d", _weekday),
-        "is_push": BuildColumn("Started by a push", "1", _push),
-        "is_main_branch": BuildColumn("Branch is main, master, develop or trunk", "1", _main_branch),
-        "is_bot_actor": BuildColumn("Started by a bot, going by its name", "1", _bot_actor),
-        "modified_file_count": BuildColumn("Files modified", "1", _change("modified_file_count")),
-        "added_line_count": BuildColumn("Lines added", "1", _change("added_line_count")),
-        "deleted_line_count": BuildColumn("Lines deleted", "1", _change("deleted_line_count")),
-        "source_churn_line_count": BuildColumn(
-            "Source lines added or deleted", "1", _change("source_churn_line_count")
-        ),
-        "touched_file_commit_count": BuildColumn(
-            "Commits of the same files", "1", _change("touched_file_commit_count")
-        ),
-        **{
-            f"{group}_extension_count": BuildColumn(f"Distinct {group} extensions touched", "1", _extensions_of(group))
-            for group in _EXTENSIONS
-        },
-        "extension_count": BuildColumn("Distinct extensions of the touched files", "1", _extensions_of(_ALL)),
-    }
-)
+REQUEST_COLUMNS: Mapping[str, Column] = MappingProxyType({**_QUEUED, **_STARTED, **_CHANGED, **_TOUCHED})
 """Request columns by name, in order."""
 
 REQUEST_COLUMN_NAMES: tuple[str, ...] = tuple(REQUEST_COLUMNS)
 """Names in the order of :func:`request_values`."""
 
-_FUNCTIONS = tuple(column.function for column in REQUEST_COLUMNS.values())
+
+def request_values(contexts: Iterable[BuildContext]) -> NDArray[np.float64]:
+    """All request columns of builds, ``[builds, columns]``; NaN is missing."""
+    rows = [_values(context) for context in contexts]
+    return np.array(rows, np.float64).reshape(len(rows), len(REQUEST_COLUMNS))
 
 
-def request_values(context: BuildContext) -> list[float]:
-    """All request columns in the order of :data:`REQUEST_COLUMN_NAMES`; NaN is missing."""
-    seen = Seen(context)
-    return [function(seen) for function in _FUNCTIONS]
-
-
-def request_columns(context: BuildContext) -> dict[str, float]:
-    """All request columns by name; NaN is missing."""
-    return dict(zip(REQUEST_COLUMN_NAMES, request_values(context), strict=True))
+def _values(context: BuildContext) -> Sequence[float]:
+    change = context.change
+    return [*_queued(context), *_started(context), *_changed(change), *_touched(tuple(change.file_extensions[:]))]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from conductor_features.request_columns.builds import REQUEST_COLUMNS, Seen
+from conductor_features.request_columns.builds import REQUEST_COLUMN_NAMES, request_values
 from conductor_features.rows import Missing
 from conductor_features.tables import RowTable, TableLayout
 from conductor_server.prediction.columns import ColumnPlan, Question
@@ -59,7 +59,7 @@ class Gatherer:
         self._plan = plan
         self._view_positions = np.array([layout.views.index(part.view) for part in plan.views], np.intp)
         self._request_columns = np.array([position for position, _ in plan.requests], np.intp)
-        self._request_functions = tuple(REQUEST_COLUMNS[name].function for _, name in plan.requests)
+        self._request_values = np.array([REQUEST_COLUMN_NAMES.index(name) for _, name in plan.requests], np.intp)
         self._event_time_words = layout.event_time_words[self._view_positions]
         self._columns = _joined([part.columns for part in plan.views], np.intp)
         self._words = _joined(
@@ -81,11 +81,9 @@ class Gatherer:
         """
         plan = self._plan
         values = np.empty((len(questions), len(plan.names)))  # every column has a source, and is filled in below
-        if self._request_functions:
-            values[:, self._request_columns] = [
-                [function(seen) for function in self._request_functions]
-                for seen in (Seen(question.build) for question in questions)
-            ]
+        if len(self._request_columns):
+            told = request_values([question.build for question in questions])
+            values[:, self._request_columns] = told[:, self._request_values]
         used = self._features(values, questions, table)
         return Inputs(values, *graph_inputs(plan, values), used)
 
