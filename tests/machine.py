@@ -26,6 +26,7 @@ import machine_watch
 from machine_watch import Lost
 
 STRETCH_SECONDS, MUCH_SECONDS = 0.1, 0.02
+"""A machine that has lost so much in so short a time is not quiet."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Evidence:
         asleep, at_work = (_lost_by(begins + seconds, one) - _lost_by(begins, one) for one in self._kinds)
         found = np.sort(np.maximum(asleep, at_work))
         return float(found[min(len(found) - 1, int(len(found) * share))])
+
+    def disturbed(self, since: float, until: float) -> bool:
+        """Whether so much was lost at a time that what happened meanwhile tells little."""
+        return self.lost(STRETCH_SECONDS, since, until) > MUCH_SECONDS
 
     @property
     def _kinds(self) -> tuple[Sequence[Lost], Sequence[Lost]]:
@@ -71,8 +76,8 @@ def tries(most: int) -> Iterator[int]:
 
 
 def disturbed(since: float) -> bool:
-    """Whether the machine has lost so much at a time that what was measured meanwhile tells little."""
-    return evidence(since).lost(STRETCH_SECONDS, since, time.monotonic()) > MUCH_SECONDS
+    """Whether it has lost so much at a time since then that what happened meanwhile tells little."""
+    return evidence(since).disturbed(since, time.monotonic())
 
 
 def slowness() -> float:

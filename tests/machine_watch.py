@@ -13,8 +13,8 @@ from collections import deque
 
 TICK_SECONDS, LATE_SECONDS = 0.005, 0.001
 """How long it sleeps at a time, and from when on it has woken late."""
-PERIOD_SECONDS = 0.5
-"""From one piece of work to the next."""
+PERIOD_SECONDS, ASKED_SECONDS = 0.5, 0.1
+"""From one piece of work to the next, and where it is asked meanwhile."""
 QUIET_SECONDS = 0.01
 """What the piece takes on a quiet core."""
 SLOWER = 1.25
@@ -43,7 +43,7 @@ def watch() -> None:
         due, awake = awake + TICK_SECONDS, time.monotonic()
         if awake - due > LATE_SECONDS:
             asleep.append((due, awake, awake - due))
-        if asked or awake - worked > PERIOD_SECONDS:
+        if awake - worked > (ASKED_SECONDS if asked else PERIOD_SECONDS):
             slower = work()
             awake = time.monotonic()
             if slower > 1.0:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from faults.scene import Reply, Scene, explain, labels, percentile, wrong
+from faults.scene import Reply, Scene, explain, labels, lacking, percentile, wrong
 from machine import within
 
 SINGLE_BACK_SECONDS = 10.0
@@ -51,4 +51,4 @@ async def test_the_other_processes_killed(scene: Scene, figure, process: str) ->
     found = wrong(scene, replies)
     figure(wrong=f"{len(found)} of {len(replies)}", p95=percentile(replies))
     assert not found, explain(found)
-    assert all(reply.full for reply in replies), labels(replies)
+    assert not lacking(replies), labels(replies)

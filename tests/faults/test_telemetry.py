@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from faults.scene import LATENCY_SECONDS, Reply, Scene, explain, labels, percentile, wrong
+from faults.scene import LATENCY_SECONDS, Reply, Scene, explain, labels, lacking, percentile, wrong
 from machine import within
 
 EXIT_SECONDS = 15.0
@@ -53,6 +53,6 @@ async def test_the_collector(scene: Scene, figure, collector: str) -> None:
         wrong=f"{len(found)} of {len(replies)}", p95=percentile(replies), p95_without=percentile(baseline), exit=gone
     )
     assert not found, explain(found)
-    assert all(reply.full for reply in replies), labels(replies)
+    assert not lacking(replies), labels(replies)
     bound = min(LATENCY_SECONDS, 2 * percentile(baseline, 0.5) + 0.01)
     assert within(percentile(replies, 0.5), bound, start, share=0.5)
