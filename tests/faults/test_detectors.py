@@ -91,7 +91,7 @@ async def test_each_leak_is_found(planted: Stand, figure) -> None:
     await storm(planted, "", 0.5)
     assert not settled(planted.vitals, before, growth_bytes=GROWTH_BYTES)[1]
     for _ in tries(STORMS):
-        await storm(planted, "a leak per cancelled call", 1.0)
+        await storm(planted, "a leak per cancelled call", 2.0)
         _, leaks = await asyncio.to_thread(
             settled, planted.vitals, before, growth_bytes=GROWTH_BYTES, within_seconds=0.5
         )
