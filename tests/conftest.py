@@ -13,6 +13,7 @@ import pytest
 import redis
 from hypothesis import settings
 
+import machine
 from conductor_workbench.embedded import EmbeddedPostgres, EmbeddedRedis
 from databases import directory_in_memory, migrated
 
@@ -39,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first: else one begins last, and everything waits for it."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def watched_machine() -> None:
+    """What the machine loses is noted from the first test on."""
+    machine.watch()
 
 
 @pytest.fixture

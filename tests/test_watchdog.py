@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 import watchdog
 
@@ -48,3 +51,18 @@ def test_a_lock_in_a_library(tmp_path: Path) -> None:
 
 def test_a_teardown_of_a_test_that_failed(tmp_path: Path) -> None:
     assert "in for_ever" in _end_of(tmp_path / "test_it.py", _TEARDOWN)
+
+
+@pytest.mark.parametrize(
+    ("ini", "asked", "usual", "long"),
+    [("120", None, 120.0, 300.0), ("120", "900", 900.0, 900.0), ("0", None, 0.0, 0.0), ("120", "0", 0.0, 0.0)],
+    ids=["as it is", "a longer one is asked for", "long form", "long form that asks for it"],
+)
+def test_limits(ini: str, asked: str | None, usual: float, long: float) -> None:
+    """Files that take long have more time, unless all have still more or no end of it."""
+    config = SimpleNamespace(getini={"timeout": ini}.get, getoption={"timeout": asked}.get)
+    marked: list[pytest.MarkDecorator] = []
+    item = SimpleNamespace(get_closest_marker=lambda name: name == "long", add_marker=marked.append)
+    watchdog.pytest_collection_modifyitems(config, [item])  # type: ignore[arg-type,list-item]
+    assert watchdog.limit(config) == usual  # type: ignore[arg-type]
+    assert [mark.args[0] for mark in marked] == ([long] if long != usual else [])

@@ -15,7 +15,16 @@ import pytest
 
 more_seconds = 60.0
 """What a test has beyond its limit by pytest-timeout."""
+LONG_SECONDS = 300.0
 _OUTPUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """More time for what takes long by itself, or may be the first to start a platform and to train its models."""
+    if 0 < limit(config) < LONG_SECONDS:
+        for item in items:
+            if item.get_closest_marker("long") or "scene" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.timeout(LONG_SECONDS))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +47,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 def _arm(item: pytest.Item) -> None:
     marker = item.get_closest_marker("timeout")
-    limit = float(marker.args[0] if marker else item.config.getini("timeout") or 0)
-    if limit:  # long forms have none
-        faulthandler.dump_traceback_later(limit + more_seconds, file=item.config.stash[_OUTPUT], exit=True)
+    seconds = float(marker.args[0]) if marker else limit(item.config)
+    if seconds:
+        faulthandler.dump_traceback_later(seconds + more_seconds, file=item.config.stash[_OUTPUT], exit=True)
+
+
+def limit(config: pytest.Config) -> float:
+    """Seconds that a test without a limit of its own may take; 0 for ever, as long forms do."""
+    asked = config.getoption("timeout")
+    return float(config.getini("timeout") or 0) if asked is None else float(asked)

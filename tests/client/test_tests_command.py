@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from changes.git_repository import GitRepository
 from client.conftest import Refusal
-from client.testing_answers import IDS, TestAnswers, serving
+from client.testing_answers import IDS, ROUNDED_UP, TestAnswers, serving
 from conductor_client.testing import cli
 from conductor_features.changes.diff import parse_diff
 
@@ -196,7 +196,7 @@ def test_everything_that_is_told_is_sent(run, conductor, tmp_path):
     assert list(request.run.test_ids) == ["a", "b c"]
     assert [file.path for file in request.run.changed_files] == ["a.py", "b.py"]
     assert conductor.metadata[0]["authorization"] == "Bearer secret"
-    assert 3 < conductor.times_left[0] <= 5
+    assert 3 < conductor.times_left[0] <= 5 * ROUNDED_UP
 
 
 def test_a_diff_from_a_file_or_standard_input(run, conductor, tmp_path):

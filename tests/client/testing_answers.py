@@ -21,6 +21,8 @@ from conductor.testing.v1.test_intelligence_service_pb2_grpc import (
 from conductor.testing.v1.test_order_pb2 import PrioritizeTestsResponse
 from conductor.testing.v1.test_selection_pb2 import SelectTestsResponse
 
+ROUNDED_UP = 1.02
+"""The header that carries a deadline holds three digits of it, rounded up."""
 PROVENANCE = {
     "method": 1,
     "model_name": "models/test-failure/tenants/acme",

@@ -8,14 +8,13 @@ import time
 
 from conductor_client import DeadlineExceeded
 from faults.scene import Asking, Reply, Scene, explain, wrong
-from machine import slowness, within
+from machine import within
 
-LATE_SECONDS = 0.02
+LATE_SECONDS, LONGEST_SECONDS = 0.02, 0.05
 
 
 async def test_short_deadlines(scene: Scene, figure) -> None:
     chance = random.Random(14)
-    longest = 0.05 * slowness()
     late: list[float] = []
     replies: list[Reply] = []
     noise = 0.0
@@ -28,7 +27,7 @@ async def test_short_deadlines(scene: Scene, figure) -> None:
             await asyncio.sleep(0.001)
             noise = max(noise, time.monotonic() - began - 0.001)
 
-    async def one(asking: Asking) -> None:
+    async def one(asking: Asking, longest: float) -> None:
         deadline = chance.uniform(0.001, longest)
         reply = await asking.ask(chance.randrange(len(scene.questions)), timeout_seconds=deadline)
         replies.append(reply)
@@ -38,11 +37,15 @@ async def test_short_deadlines(scene: Scene, figure) -> None:
         for number in range(len(scene.questions)):
             await asking.ask(number)
         watching = asyncio.ensure_future(watch_the_loop())
-        for _ in range(150):
-            await asyncio.gather(*(one(asking) for _ in range(4)))
+        began = time.monotonic()
+        for times in range(1, 11):
+            for _ in range(150):
+                await asyncio.gather(*(one(asking, times * LONGEST_SECONDS) for _ in range(4)))
+            answered = [reply for reply in replies if reply.answer]
+            errors = [reply.error for reply in replies if reply.error]
+            if answered and errors:  # a busy machine answers none in time: they get longer ones
+                break
         watching.cancel()
-    answered = [reply for reply in replies if reply.answer]
-    errors = [reply.error for reply in replies if reply.error]
     found = wrong(scene, answered)
     figure(
         wrong=f"{len(found)} of {len(answered)}", expired=len(errors), latest_ms=1000 * max(late), noise_ms=1000 * noise
@@ -50,4 +53,4 @@ async def test_short_deadlines(scene: Scene, figure) -> None:
     assert not found, explain(found)
     assert errors and answered
     assert all(isinstance(error, DeadlineExceeded) for error in errors), errors
-    assert within(max(late), LATE_SECONDS + noise)
+    assert within(max(late), LATE_SECONDS + noise, began)

@@ -16,7 +16,7 @@ from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationReque
 from conductor_client.predictions import build_duration_prediction
 from conductor_workbench.bench.flood import DEADLINE, Outcome, Stream, flood
 from faults.scene import LATENCY_SECONDS, Reply, Scene, explain, labels, percentile, wrong
-from machine import slowness, within
+from machine import slowness, tries, within
 
 METHOD = "/conductor.prediction.v1.PredictionService/PredictBuildDuration"
 SECONDS = 1.2
@@ -26,7 +26,7 @@ MOST_COST = 4
 """CPU for each answer, beside that of a server that is just saturated."""
 RECOVERY_SECONDS = 10.0
 TRIES = 3
-"""A stall of the machine does not come back, a slow refusal does."""
+"""Where others kept the machine busy: that does not come back, a slow refusal does."""
 REFUSALS = ("1", "8")
 """CANCELLED, by gRPC itself (ADR 23), and RESOURCE_EXHAUSTED."""
 LATE = "4"
@@ -84,7 +84,7 @@ def expired(outcome: Outcome) -> int:
 def refused_soon(outcome: Outcome, bound: float) -> bool:
     """What is too much. Before there was a bound, most of it waited until it was too late."""
     refused = outcome.refused
-    return bool(refused) and expired(outcome) <= len(refused) / 2 and within(median(refused), bound)
+    return bool(refused) and expired(outcome) <= len(refused) / 2 and median(refused) <= bound
 
 
 async def test_ten_times_as_much_as_it_can_take(scene: Scene, figure) -> None:
@@ -94,9 +94,9 @@ async def test_ten_times_as_much_as_it_can_take(scene: Scene, figure) -> None:
         per_s = min(MOST_PER_S, 10 * len(most.answered) / SECONDS)
         # As long as this machine takes for an answer when it is just saturated, it may take for a refusal besides.
         bound = LATENCY_SECONDS + median(most.answered)
-        for _ in range(TRIES):
+        for _ in tries(TRIES):
             above, cost = await flooding.flood(rate_per_s=per_s)
-            if refused_soon(above, bound):
+            if soon := refused_soon(above, bound):
                 break
         began = time.monotonic()
         recovered = 0.0
@@ -104,6 +104,7 @@ async def test_ten_times_as_much_as_it_can_take(scene: Scene, figure) -> None:
         async def during(replies: list[Reply]) -> None:
             nonlocal recovered
             recovered = await asking.recovered(replies, began)
+            assert within(recovered, RECOVERY_SECONDS, began)
 
         after = await asking.load(20, during)
     found = wrong(scene, [*flooding.replies(most), *flooding.replies(above), *(one for one in after if one.answer)])
@@ -119,8 +120,7 @@ async def test_ten_times_as_much_as_it_can_take(scene: Scene, figure) -> None:
     assert all(one.why in ("", DEADLINE) or one.why.startswith((*REFUSALS, LATE)) for one in above.ended)
     # Rates swing with what else the machine does; what an answer costs less so.
     assert cost <= MOST_COST * calm_cost
-    assert refused_soon(above, bound)
-    assert within(recovered, RECOVERY_SECONDS)
+    assert soon
 
 
 async def test_one_tenant_at_twenty_times_its_share(scene: Scene, figure) -> None:
@@ -140,6 +140,7 @@ async def test_one_tenant_at_twenty_times_its_share(scene: Scene, figure) -> Non
             return await asyncio.gather(*asked)
 
         calm = await ask_for(SECONDS)
+        start = time.monotonic()
         (outcome, _), beside = await asyncio.gather(flooding.flood(rate_per_s=20 * share), ask_for(SECONDS))
     found = wrong(scene, [*calm, *beside])
     figure(
@@ -148,7 +149,7 @@ async def test_one_tenant_at_twenty_times_its_share(scene: Scene, figure) -> Non
     )  # fmt: skip
     assert not found, explain(found)
     assert all(reply.answer for reply in beside), labels(beside)
-    assert within(percentile(beside, 0.5), LATENCY_SECONDS)
+    assert within(percentile(beside, 0.5), LATENCY_SECONDS, start, share=0.5)
 
 
 def _p95(seconds: list[float]) -> float:

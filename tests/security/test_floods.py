@@ -15,6 +15,7 @@ import pytest
 
 import ending
 from faults.scene import Asking, Reply, Scene, explain, percentile, until, wrong
+from machine import tries
 from security import raw_http2
 from security.attacked import ATTACK_SECONDS, Attacked
 
@@ -106,7 +107,7 @@ async def test_connections_held_open(scene: Scene, figure: Callable[..., None], 
     commands = [("hold", kind, str(of_each), scene.platform.prediction_target, authority) for kind in kinds]
     async with scene.asking(timeout_seconds=PATIENCE_SECONDS) as asking:
         await asking.load(RATE, lambda _: asyncio.sleep(0.3))
-        for _ in range(TRIES):
+        for _ in tries(TRIES):
             beside, held, megabytes = await _beside_connections(scene, asking, commands)
             figure(kinds=" ".join(kinds), held=sum(held), mb=megabytes, **beside.figures())
             assert held == [of_each] * len(kinds)

@@ -59,11 +59,11 @@ def says(content: bytes, code: int = 200, **headers: str) -> Answer:
 
 
 def drips(before: bytes) -> Answer:
-    """A byte now and then, for ever: each in time, all of them never."""
+    """A byte now and then, for longer than anybody waits: each in time, all of them never."""
 
     def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
         handler.wfile.write(before)
-        for _ in range(100):
+        for _ in range(int(1.2 * BEYOND_MEASURE_SECONDS / 0.05)):
             handler.wfile.write(b"x")
             time.sleep(0.05)
 

@@ -37,7 +37,7 @@ async def test_promoting_and_rolling_back_under_load_fails_no_request(redis_url,
                 answers.append(await server.predict(on(branch)))
 
         asking = [asyncio.ensure_future(ask(branch)) for branch in "abcd"]
-        slowest, of_acme = 0.0, {"tenant_id": "acme", "predictor": PREDICTOR}
+        of_acme = {"tenant_id": "acme", "predictor": PREDICTOR}
         for version in (versions[0], versions[1], None, versions[2], None, versions[1], versions[0], None):
             if version is None:
                 moved = await control.RollbackModel(messages.RollbackModelRequest(**of_acme))
@@ -45,10 +45,9 @@ async def test_promoting_and_rolling_back_under_load_fails_no_request(redis_url,
                 moved = await control.PromoteModel(messages.PromoteModelRequest(**of_acme, version=version))
             began = time.monotonic()
             await server.eventually(lambda a, v=moved.channel.version: a.provenance.model_version == v, on("main"))
-            slowest = max(slowest, time.monotonic() - began)
+            assert within(time.monotonic() - began, 2.0)
         stop.set()
         await asyncio.gather(*asking)
-    assert within(slowest, 2.0)
     assert {answer.provenance.model_version for answer in answers} == set(versions)
     assert all(fleet.is_right("acme", answer, ROW) for answer in answers)
 

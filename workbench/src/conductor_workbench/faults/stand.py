@@ -114,12 +114,14 @@ class Stand:
     def with_tests(self) -> None:
         """Let it answer about tests as well, from now on, and fill Redis with their rows."""
         if not self.test_versions:
+            logged = self.log_bytes
             for number, owner in enumerate(tests_model.OWNERS):
                 codes = range(1 + number * VERSIONS, 1 + (number + 1) * VERSIONS)
                 models = (tests_model.model(owner, code, self.moment) for code in codes)
                 names = (oracle.version_name(manifest) for manifest, _ in models)
                 self.test_versions[owner] = dict(zip(names, codes, strict=True))
                 self.publish_tests(owner, 0)
+            self._await_of_all_tenants(logged)
         self.plant()
 
     def publish(self, owner: str, number: int) -> None:
@@ -247,6 +249,18 @@ class Stand:
     def logs(self, since_byte: int = 0) -> str:
         """What the server has logged."""
         return self._log("serve").read_bytes()[since_byte:].decode(errors="replace")
+
+    def _await_of_all_tenants(self, since_byte: int) -> None:
+        """Until each worker has the model of test failures that is of all tenants.
+
+        Before, it knows of none, and answers by history without a reason to tell.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        told = f"version {next(iter(self.test_versions['']))} serves"
+        while self.logs(since_byte).count(told) < self._workers:
+            if time.monotonic() > deadline:
+                raise TimeoutError("not all workers have the model")
+            time.sleep(0.02)
 
     def _await_workers(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
