@@ -11,13 +11,14 @@ import pytest
 
 from conductor.prediction.v1 import prediction_service_pb2_grpc
 from conductor_rpc import calls_ahead
-from conductor_rpc.call import NO_DEADLINE, Call
+from conductor_rpc.call import NO_DEADLINE, Call, current_call
 from conductor_rpc.gate import Gate
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import OFF
 from rpc.harness import failure, request, serving
 
 CALLS = 24
+TURN_SECONDS = 0.02
 TURNS_EACH = 3
 """Of the event loop, at least, between calls that are handed over one by one."""
 
@@ -121,3 +122,21 @@ async def test_a_server_stops_while_calls_are_asked_for():
     async with asyncio.timeout(30):
         while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
+
+
+async def test_what_waits_for_the_event_loop_has_waited():
+    """The limit would not notice a queue that stands before it."""
+    told: list[float] = []
+
+    async def note(_):
+        told.append(time.monotonic() - current_call().began)
+
+    async with serving() as running:
+        running.predictions.behaviour = note
+        async with burst(running) as calls:
+            del told[:]
+            while len(told) < CALLS:
+                await asyncio.sleep(0)
+                time.sleep(TURN_SECONDS)  # noqa: ASYNC251 - each turn of the loop takes so long
+            await asyncio.to_thread(lambda: [call.result() for call in calls])
+    assert min(told) >= TURN_SECONDS

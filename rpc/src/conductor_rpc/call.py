@@ -55,6 +55,10 @@ NO_DEADLINE = Deadline(float("inf"))
 """Never comes."""
 
 
+HANDED_TIME: ContextVar[float] = ContextVar("conductor_handed_time", default=0.0)
+"""When gRPC handed over the call of this task, on the clock of ``time.monotonic()``; 0 where nobody has looked. While
+the event loop is busy, what is handed over waits for some turns until it is begun with."""
+
 _MOST_STAGES = 128
 """A stream may go on for days."""
 
@@ -100,7 +104,8 @@ class Call:
     """Its outcome is noted there, or can't be."""
     fell_back: bool = False
     """Its answer is less than the best that there is for its tenant."""
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: HANDED_TIME.get() or time.monotonic())
+    """On the clock of ``time.monotonic()``."""
     trace_id: int = 0
     """Of its trace, and of its span there: 0 until ``tracing.ids_of`` is asked for them, which few calls need."""
     span_id: int = 0

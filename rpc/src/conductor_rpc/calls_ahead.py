@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc._cython import cygrpc as core  # type: ignore[attr-defined, unused-ignore]
+
+from conductor_rpc.call import HANDED_TIME
 
 _LOG = logging.getLogger(__name__)
 _KNOWN_RELEASES = ("1.85.",)
@@ -85,6 +88,7 @@ class CallsAhead:
             return
         finally:
             self._asked[method] -= 1
+        HANDED_TIME.set(time.monotonic())
         self._under_way_count += 1
         self._ask()
         loop = asyncio.get_running_loop()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _OTHERS = frozenset({"tracestate", "baggage"})
 """What callers tell each other beside the trace. Whatever it holds, we need none of it and export none of it."""
+_TRACE_HEADERS = propagate.get_global_textmap().fields - _OTHERS
+"""What callers tell of their trace with, in the formats that OTEL_PROPAGATORS names."""
 SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 SLOW_SECONDS = 0.1
 """The budget of one prediction."""
@@ -103,6 +105,8 @@ def reason_to_keep(call: Call, seconds: float, slow_seconds: float) -> str:
 
 
 def _parent(call: Call) -> Context:
+    if _TRACE_HEADERS.isdisjoint(call.metadata):
+        return Context()
     told = {key: value for key, value in call.metadata.items() if isinstance(value, str) and key not in _OTHERS}
     return propagate.extract(told)
 
