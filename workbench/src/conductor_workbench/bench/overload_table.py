@@ -20,8 +20,8 @@ def overload_table(figures: Figures) -> Table:
     fairness = figures["fairness"]
     above, after = figures["goodput_share"], figures["after"]["last_over_budget_s"]
     lines = (
-        f"C, the highest rate of which all but a hundredth are answered within 0.1 s: {figures['capacity_per_s']:,.0f} a "
-        f"second; the most that are at any rate: {figures['most_in_budget_per_s']:,.0f}.",
+        f"C, the highest rate of which all but a hundredth are answered within 0.1 s: {figures['capacity_per_s']:,.0f} "
+        f"a second; the most that are at any rate: {figures['most_in_budget_per_s']:,.0f}.",
         f"L3: {above:.2f} of C is answered, {figures['goodput_in_budget_share']:.2f} within 0.1 s; the last call over "
         f"0.1 s {after:.1f} s after.",
         f"L5: others' p95 {fairness['p95_beside_over_calm']:.2f} times that without; {fairness['others_failed']} of "
