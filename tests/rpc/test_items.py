@@ -15,10 +15,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from conductor.prediction.v1.build_duration_pb2 import StreamBuildDurationPredictionsResponse
+from conductor.prediction.v1.build_duration_pb2 import (
+    BatchPredictBuildDurationsRequest,
+    StreamBuildDurationPredictionsResponse,
+)
 from conductor_client._aio_status import ServerStatus
 from conductor_rpc import names
 from conductor_rpc.call import NO_DEADLINE, Call, set_current_call
+from conductor_rpc.concurrency_limit import FixedLimit
 from conductor_rpc.telemetry import Telemetry
 from rpc.harness import PREDICTION, Keys, bearer, failure, from_status, item, items, request, serving
 
@@ -125,6 +129,26 @@ async def test_each_item_is_admitted():
         assert all(result.HasField("response") for result in (await _results(stream, 4)).values())
         await stream.write(items(item(0)))
         assert (await _results(stream, 1))[0].HasField("response")
+
+
+async def test_a_stream_is_held_back_as_the_limit_falls():
+    """Calls would be refused; items wait where they come from."""
+    held = asyncio.Event()
+
+    async def hold(_):
+        await held.wait()
+
+    async with serving(max_in_flight_count=256, max_stream_item_count=8) as running, running.stub() as stub:
+        running.server._onion.gate.calls.limit = FixedLimit(64)
+        running.predictions.behaviour = hold
+        stream = stub.StreamBuildDurationPredictions()
+        await stream.write(items(*(item(number) for number in range(8))))
+        await _until(lambda: running.predictions.calls == 2)
+        batch = BatchPredictBuildDurationsRequest(tenant_id="acme", requests=[request()])
+        await stub.BatchPredictBuildDurations(batch)
+        assert running.predictions.calls == 3, "the batch has come and gone, and no item has begun meanwhile"
+        held.set()
+        assert all(result.HasField("response") for result in (await _results(stream, 8)).values())
 
 
 async def test_open_streams_take_no_place_of_work_and_are_bounded():

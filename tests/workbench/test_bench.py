@@ -15,7 +15,7 @@ from rich.console import Console
 from client.conftest import Conductor, start
 from conductor.prediction.v1.build_duration_pb2 import PredictBuildDurationRequest
 from conductor_model_store import ModelStore
-from conductor_workbench.bench import echo, packed_reads
+from conductor_workbench.bench import echo, overload, packed_reads
 from conductor_workbench.bench.calls import Caller
 from conductor_workbench.bench.children import Child
 from conductor_workbench.bench.echo_process import EchoProcess
@@ -159,3 +159,11 @@ def test_figures_are_written_whole_and_name_no_machine(tmp_path: Path) -> None:
     write_figures({"machine": machine()}, out)
     assert json.loads(out.read_text())["machine"]["cores"] >= 1
     assert [path.name for path in out.parent.iterdir()] == ["latest.json"]
+
+
+def test_the_capacity_is_the_highest_rate_that_is_kept_up_with():
+    def rate(per_s: float, in_budget_per_s: float) -> dict[str, float]:
+        return {"rate_per_s": per_s, "answered_in_budget_per_s": in_budget_per_s}
+
+    assert overload._highest_kept_up_with([rate(100, 100), rate(300, 290), rate(200, 198)]) == 200
+    assert overload._highest_kept_up_with([rate(100, 50), rate(300, 290)]) == 100

@@ -104,7 +104,7 @@ class Call:
     """Its outcome is noted there, or can't be."""
     fell_back: bool = False
     """Its answer is less than the best that there is for its tenant."""
-    began: float = field(default_factory=lambda: HANDED_TIME.get() or time.monotonic())
+    began: float = field(default_factory=time.monotonic)
     """On the clock of ``time.monotonic()``."""
     trace_id: int = 0
     """Of its trace, and of its span there: 0 until ``tracing.ids_of`` is asked for them, which few calls need."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -41,7 +40,7 @@ class CallsAhead:
         """
         self._server, self._interceptors, self._room = server, tuple(interceptors), room
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self._asked: Counter[str] = Counter()
+        self._asked: dict[str, int] = {}
         """Calls of a method that have not come yet."""
         self._under_way_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -64,8 +63,7 @@ class CallsAhead:
             return
         self._core = self._server._server  # type: ignore[attr-defined]
         self._resolver = core._MethodResolver([], self._handlers)
-        for method in methods:
-            self._asked[method] = 0
+        self._asked = dict.fromkeys(methods, 0)
         self._ask()
 
     def _ask(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from conductor_rpc import errors, names, rules
 from conductor_rpc.admission import Admission
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import Authenticator
-from conductor_rpc.call import NO_DEADLINE, Call, Deadline, Stage, set_current_call
+from conductor_rpc.call import HANDED_TIME, NO_DEADLINE, Call, Deadline, Stage, set_current_call
 from conductor_rpc.exceptions import ConductorError, DeadlineTooShort, InvalidRequest, Violation
 from conductor_rpc.gate import Gate
 from conductor_rpc.items import Handler, ItemStreams
@@ -232,7 +233,8 @@ class Onion(grpc.aio.ServerInterceptor):
         remaining = context.time_remaining()
         deadline = NO_DEADLINE if remaining is None else Deadline.after(remaining)
         stages: list[Stage] | None = [] if names.SERVER_TIMING in metadata else None
-        call = Call(method, metadata, deadline, streams=streams, stages=stages)
+        began = HANDED_TIME.get() or time.monotonic()
+        call = Call(method, metadata, deadline, streams=streams, stages=stages, began=began)
         if self._asks_for_certificates:
             call.certificate = b"".join(context.auth_context().get("x509_pem_cert", ()))
         if method in AUDITED:

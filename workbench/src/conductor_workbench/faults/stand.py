@@ -44,6 +44,8 @@ _FOLLOW_SECONDS = 10.0
 _START_SECONDS = 60.0
 _FULL_SECONDS = 0.3
 _LONGEST_SECONDS = 86_400.0
+_PATIENCE_SECONDS = 300.0
+"""Callers who have not told of their calls so long after the last of them are given up."""
 
 
 class Stand:
@@ -162,12 +164,17 @@ class Stand:
 
     async def ask(self, **options: Any) -> Replies:
         """Let the callers ask; the options are those of :class:`Traffic`."""
-        return Replies(**await asyncio.to_thread(self._callers.ask, asdict(self.traffic(**options))))
+        return await self._ask(self._callers, options)
 
     async def ask_beside(self, **options: Any) -> Replies:
         """The same by other callers, in a process of their own, while the first ones ask."""
-        others = self._others  # started by this thread: children end with the one that started them
-        return Replies(**await asyncio.to_thread(others.ask, asdict(self.traffic(**options))))
+        # Started by this thread: children end with the one that started them.
+        return await self._ask(self._others, options)
+
+    async def _ask(self, callers: Child, options: Mapping[str, Any]) -> Replies:
+        traffic = self.traffic(**options)
+        found = await asyncio.to_thread(callers.ask, asdict(traffic), traffic.seconds + _PATIENCE_SECONDS)
+        return Replies(**found)
 
     @cached_property
     def _others(self) -> Child:
