@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -20,6 +20,7 @@ import grpc.aio
 from grpc._cython import cygrpc as core  # type: ignore[attr-defined, unused-ignore]
 
 from conductor_rpc.call import HANDED_TIME
+from conductor_rpc.onion import Onion
 
 _LOG = logging.getLogger(__name__)
 _KNOWN_RELEASES = ("1.85.",)
@@ -28,17 +29,9 @@ _KNOWN_RELEASES = ("1.85.",)
 class CallsAhead:
     """The calls that are asked for ahead, of one server. Register services with it instead of with the server."""
 
-    def __init__(
-        self, server: grpc.aio.Server, interceptors: Sequence[grpc.aio.ServerInterceptor], room: Callable[[int], int]
-    ) -> None:
-        """What calls are handed to.
-
-        Args:
-            server: not started yet.
-            interceptors: those that it was made with.
-            room: how many more calls are welcome while so many of those that came are under way.
-        """
-        self._server, self._interceptors, self._room = server, tuple(interceptors), room
+    def __init__(self, server: grpc.aio.Server, onion: Onion) -> None:
+        """``onion``: what calls pass through, the server's only interceptor. The server must not be started yet."""
+        self._server, self._onion = server, onion
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._asked: dict[str, int] = {}
         """Calls of a method that have not come yet."""
@@ -57,12 +50,12 @@ class CallsAhead:
         self._handlers |= {f"/{service}/{method}": handler for method, handler in handlers.items()}
 
     def start(self, methods: Iterable[str]) -> None:
-        """Ask for calls of these methods, by full names with a slash at the beginning; the server must be started."""
+        """Ask for calls of these methods, whose requests are one message each, by full names with a slash at the
+        beginning; the server must be started."""
         if not grpc.__version__.startswith(_KNOWN_RELEASES):
             _LOG.warning("grpcio %s is not known well enough to take calls from it many at a time", grpc.__version__)
             return
         self._core = self._server._server  # type: ignore[attr-defined]
-        self._resolver = core._MethodResolver([], self._handlers)
         self._asked = dict.fromkeys(methods, 0)
         self._ask()
 
@@ -70,7 +63,7 @@ class CallsAhead:
         """Ask for as many calls as there is room for, and for one at least: it is refused, if it must be."""
         if not self._core.is_running():
             return
-        most = max(1, self._room(self._under_way_count))
+        most = max(1, self._onion.gate.room(self._under_way_count))
         for method, count in self._asked.items():
             for _ in range(most - count):
                 self._asked[method] += 1
@@ -87,10 +80,13 @@ class CallsAhead:
         finally:
             self._asked[method] -= 1
         HANDED_TIME.set(time.monotonic())
+        self._onion.handed_count += 1
         self._under_way_count += 1
         self._ask()
         loop = asyncio.get_running_loop()
-        answering = core._handle_rpc(method, self._resolver, self._interceptors, call, loop, False)
+        handler = self._onion.wrapped(method, self._handlers[method])
+        handle = core._handle_unary_stream_rpc if handler.response_streaming else core._handle_unary_unary_rpc
+        answering = handle(handler, call, loop)
         try:
             await core._schedule_rpc_coro(answering, call, loop, method)  # which ends it when its caller does, too
         finally:

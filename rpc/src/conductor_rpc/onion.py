@@ -69,8 +69,8 @@ class Onion(grpc.aio.ServerInterceptor):
         request: object | None,
         admission: Admission,
         answer: Callable[[], Awaitable[_Answer]],
-    ) -> _Answer:
-        """All layers around a call: what goes wrong ends it.
+    ) -> _Answer | None:
+        """All layers around a call: what goes wrong ends it, without an answer.
 
         ``request`` is None where requests are a stream: each is checked as it comes.
         """
@@ -81,8 +81,9 @@ class Onion(grpc.aio.ServerInterceptor):
                 response = await self._layers(call, request, limit, admission, answer)
                 await self._audit.ended(call, request)
                 return response
-            except asyncio.CancelledError:  # nobody is left to answer
+            except asyncio.CancelledError as cancelled:  # nobody is left to answer
                 call.code = "CANCELLED"
+                cancelled.__traceback__ = None  # a stream's task group stands in it
                 await self._audit.ended(call, request)
                 raise
             except grpc.aio.AbortError:
@@ -92,7 +93,8 @@ class Onion(grpc.aio.ServerInterceptor):
             except Exception as exception:
                 status = _failed(call, exception)
                 await self._audit.ended(call, request, status)
-                await errors.abort(context, status, getattr(exception, "retry_seconds", None))
+                await errors.end(context, status, getattr(exception, "retry_seconds", None))
+                return None
 
     async def identify(self, call: Call) -> None:
         """Tell whose call it is, and that he may make it: as it begins, and again whenever a stream goes on.
@@ -158,21 +160,24 @@ class Onion(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """The wrapped handler of a method, wrapped once."""
+        """The handler of a method within all layers."""
         self.handed_count += 1
         method = handler_call_details.method
         known = self._handlers.get(method)
         if known is not None:
             return known
         handler = await continuation(handler_call_details)
-        if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
-            return handler
-        is_open = access(method).without_credentials
-        handler = _readable(handler) if is_open else self._wrapped(method, handler)
-        self._handlers[method] = handler
-        return handler
+        return handler if handler is None else self.wrapped(method, handler)  # None: gRPC answers UNIMPLEMENTED
 
-    def _wrapped(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    def wrapped(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        """The handler of a method within all layers; the same one each time."""
+        known = self._handlers.get(method)
+        if known is None:
+            is_open = access(method).without_credentials
+            known = self._handlers[method] = _readable(handler) if is_open else self._within(method, handler)
+        return known
+
+    def _within(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         onion, admit = self, self._call
 
         async def unary_unary(request: Any, context: _Context) -> Any:
@@ -261,6 +266,7 @@ def _metadata(context: _Context) -> Mapping[str, str | bytes]:
 def _failed(call: Call, exception: Exception) -> status_pb2.Status:
     status = errors.to_status(exception)
     call.code = errors.code_of(status).name
+    exception.__traceback__ = None  # some stand in a frame that they have passed through: a circle
     return status
 
 
@@ -298,7 +304,7 @@ async def _told(context: _Context) -> AsyncIterator[None]:
     except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
     except Exception as exception:
-        await errors.abort(context, errors.to_status(exception))
+        await errors.end(context, errors.to_status(exception))
 
 
 def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -325,7 +331,7 @@ def _decoded(request: object) -> Message:
 
 
 def _tell_timings(call: Call, context: _Context) -> None:
-    if names.SERVER_TIMING not in call.metadata:
+    if names.SERVER_TIMING not in call.metadata or context.done():
         return
     timings: dict[str, float] = {}
     for stage in call.stages or ():

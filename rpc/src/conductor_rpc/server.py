@@ -115,7 +115,7 @@ class RpcServer:
         await self.start_admin()
         server = grpc.aio.server(interceptors=(self._onion,), options=self._options())
         self._dropped.watch_newest()
-        ahead = CallsAhead(server, (self._onion,), self._onion.gate.room)
+        ahead = CallsAhead(server, self._onion)
         for service in self._services:
             service.register(ahead)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
