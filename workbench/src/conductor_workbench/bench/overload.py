@@ -27,7 +27,9 @@ _SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _KEPT_UP = 0.99
 _CONNECTIONS = 16
 _QUIET_TENANTS, _QUIET_SHARE, _TIMES = 10, 0.03, 20
-_TURNS = 3
+_TURNS = 5
+_RATE_TIMES = 3
+"""Of its share: what each tenant may ask where rates are set."""
 _BUDGET_SECONDS = 0.1
 _RECOVERY_SECONDS = 10.0
 
@@ -58,10 +60,17 @@ def measure_overload(scene: Scene, seconds: float, say: Callable[[str], None]) -
         found["above"] = measure.at(_ABOVE * per_s)
         say("And after that")
         found["after"] = measure.recovery(_AFTER * per_s)
-        found["fairness"] = measure.fairness(per_s, say)
+        say(f"L5: one tenant at {_TIMES} times its share")
+        found["fairness"] = measure.fairness(per_s)
         found["saturation_at_end"] = measure.saturation()
         found["goodput_share"] = significant(found["above"]["answered_per_s"] / per_s)
         found["goodput_in_budget_share"] = significant(found["above"]["answered_in_budget_per_s"] / per_s)
+    environment["CONDUCTOR_TENANT_QUESTIONS_PER_SECOND"] = str(_RATE_TIMES * _QUIET_SHARE * per_s)
+    with ServerProcess(environment, scene.logs / "overload-rates.log", keys=None) as server:
+        measure = _Measure(scene, server, seconds)
+        measure.saturation()
+        say(f"L5 where each tenant may ask {_RATE_TIMES} times its share")
+        found["fairness_with_rates"] = measure.fairness(per_s)
     return found
 
 
@@ -95,14 +104,13 @@ class _Measure:
         late = [one.moment for one in outcome.ended if one.why or one.took > _BUDGET_SECONDS]
         return _told(outcome, _RECOVERY_SECONDS) | {"last_over_budget_s": significant(max(late, default=0.0))}
 
-    def fairness(self, most_per_s: float, say: Callable[[str], None]) -> Figures:
+    def fairness(self, most_per_s: float) -> Figures:
         """Ten tenants beside one that asks for twenty times its share, and without it, by turns."""
         share = _QUIET_SHARE * most_per_s
         quiet = [Stream(self._payloads(1, number), rate_per_s=share, connections=1) for number in range(_QUIET_TENANTS)]
         loud = Stream(self._payloads(1, _QUIET_TENANTS), rate_per_s=_TIMES * share, connections=2)
         turns = []
-        for turn in range(_TURNS):
-            say(f"L5: one tenant at {_TIMES} times its share, turn {turn + 1} of {_TURNS}")
+        for _ in range(_TURNS):
             calm = flood(self._server.target, _METHOD, quiet, self._seconds)
             *beside, flooding = flood(self._server.target, _METHOD, [*quiet, loud], self._seconds)
             turns.append(

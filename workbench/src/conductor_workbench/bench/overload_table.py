@@ -17,7 +17,7 @@ _COLUMNS = ("sent", "answered / s", "within 0.1 s / s", "p50 ms", "p95 ms", "ref
 
 def overload_table(figures: Figures) -> Table:
     """A line for each load."""
-    fairness = figures["fairness"]
+    fairness, rated = figures["fairness"], figures["fairness_with_rates"]
     above, after = figures["goodput_share"], figures["after"]["last_over_budget_s"]
     lines = (
         f"C, the highest rate of which all but a hundredth are answered within 0.1 s: {figures['capacity_per_s']:,.0f} "
@@ -25,7 +25,7 @@ def overload_table(figures: Figures) -> Table:
         f"L3: {above:.2f} of C is answered, {figures['goodput_in_budget_share']:.2f} within 0.1 s; the last call over "
         f"0.1 s {after:.1f} s after.",
         f"L5: others' p95 {fairness['p95_beside_over_calm']:.2f} times that without; {fairness['others_failed']} of "
-        "their calls failed.",
+        f"their calls failed. With rates {rated['p95_beside_over_calm']:.2f} times; {rated['others_failed']} failed.",
     )
     table = Table("", title="More than a server can take", caption="\n".join(lines), title_justify="left")
     table.caption_justify = "left"
@@ -36,9 +36,10 @@ def overload_table(figures: Figures) -> Table:
         _line(table, f"at {rate['rate_per_s']:,.0f} / s", rate)
     for name, title in _LOADS.items():
         _line(table, title, figures[name])
-    for number, turn in enumerate(fairness["turns"], 1):
-        for name in ("calm", "beside", "loud"):
-            _line(table, f"L5 {name} {number}", turn[name])
+    for title, turns in (("L5", fairness["turns"]), ("L5 with rates", rated["turns"])):
+        for number, turn in enumerate(turns, 1):
+            for name in ("calm", "beside", "loud"):
+                _line(table, f"{title}, {name} {number}", turn[name])
     return table
 
 
