@@ -138,6 +138,14 @@ async def serving(telemetry: Telemetry = OFF, *, share_port: bool = False, **set
         await server.stop()
 
 
+def wait_for_calls(server: RpcServer, count: int) -> None:
+    """Stand still, the server's event loop with us, until so many calls have come in all."""
+    deadline = time.monotonic() + 30
+    while server._dropped._started_count() < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def request(tenant_id: str = "acme", **fields: Any) -> build_duration_pb2.PredictBuildDurationRequest:
     build = {"repository": "shop/web", "pipeline": "ci", **fields}
     return build_duration_pb2.PredictBuildDurationRequest(tenant_id=tenant_id, build=build)

@@ -15,7 +15,7 @@ from conductor_rpc.call import NO_DEADLINE, Call, current_call
 from conductor_rpc.gate import Gate
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import OFF
-from rpc.harness import failure, request, serving
+from rpc.harness import failure, request, serving, wait_for_calls
 
 CALLS = 24
 TURN_SECONDS = 0.02
@@ -31,7 +31,7 @@ async def burst(running):
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         await asyncio.to_thread(stub.PredictBuildDuration, request())
         calls = [stub.PredictBuildDuration.future(request(), timeout=30) for _ in range(CALLS)]
-        time.sleep(0.5)  # noqa: ASYNC251 - the loop must not turn
+        wait_for_calls(running.server, 1 + CALLS)
         yield calls
         await asyncio.to_thread(lambda: [call.code() for call in calls])
 
@@ -64,7 +64,7 @@ async def test_calls_that_come_together_are_handed_over_together():
 
 async def test_with_a_release_that_is_not_known_they_come_one_by_one(monkeypatch, caplog):
     monkeypatch.setattr(calls_ahead, "_KNOWN_RELEASES", ("0.",))
-    async with serving() as running:
+    async with serving(max_pending_count=CALLS) as running:
         assert await turns_between_first_and_last(running) >= CALLS * TURNS_EACH
     assert "is not known well enough" in caplog.text
 

@@ -11,6 +11,7 @@ import pytest
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from conductor.testing.v1 import failure_verdict_pb2, flaky_test_pb2, test_run_pb2, test_selection_pb2
+from conductor.testing.v1 import test_intelligence_service_pb2_grpc as stubs
 from conductor.testing.v1.failure_verdict_pb2 import ClassifyFailureRequest
 from conductor.testing.v1.flaky_test_pb2 import ListFlakyTestsRequest
 from conductor.testing.v1.test_failure_pb2 import PredictTestFailuresRequest
@@ -18,8 +19,10 @@ from conductor.testing.v1.test_order_pb2 import PrioritizeTestsRequest
 from conductor.testing.v1.test_selection_pb2 import SelectTestsRequest
 from conductor_rpc import names
 from conductor_rpc.exceptions import NoPrediction
+from conductor_rpc.settings import RpcSettings
 from conductor_server.servicers.testing import SERVICE_NAME
 from conductor_server.testing import answers
+from rpc.harness import wait_for_calls
 from rpc.traced import Traced
 from server.testing_calls import of_run, refused
 from server.testing_fakes import ORIGIN, Minds, asking
@@ -40,6 +43,21 @@ async def test_what_breaks_a_rule_reaches_nobody():
         found = await refused(stream.read())
         assert found.fields == {"run.test_ids[2]": "stands there twice: 'a'"}
     assert not minds.asked
+
+
+async def test_jobs_that_ask_at_the_same_moment_are_all_answered():
+    """More of them than gRPC lets wait for methods whose calls come one by one."""
+    jobs = 2 * RpcSettings(insecure=True).max_pending_count
+    async with asking(Minds()) as (_, server):
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options) as channel:
+            stub = stubs.TestIntelligenceServiceStub(channel)
+            question = of_run(SelectTestsRequest, miss_rate=0.05)
+            await asyncio.to_thread(stub.SelectTests, question)
+            calls = [stub.SelectTests.future(question, timeout=30) for _ in range(jobs)]
+            wait_for_calls(server, 1 + jobs)
+            codes = await asyncio.to_thread(lambda: [call.code() for call in calls])
+    assert codes == [grpc.StatusCode.OK] * jobs
 
 
 async def test_nothing_to_answer_from_is_told():

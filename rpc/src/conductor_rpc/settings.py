@@ -71,7 +71,7 @@ class RpcSettings(LogSettings):
     concurrency_limit: Literal["adaptive", "fixed"] = "adaptive"
     """``adaptive``: fewer calls are let in while predictions take longer than they should. ``fixed``: always
     ``max_in_flight_count``."""
-    target_latency_seconds: float = Field(default=0.05, gt=0)
+    target_latency_seconds: float = Field(default=0.03, gt=0)
     """What the quickest tenth of predictions may take before the adaptive limit falls."""
     batch_share: float = Field(default=0.5, gt=0, le=1)
     """Batch work is let in while less than this share of the limit is taken."""
@@ -81,7 +81,7 @@ class RpcSettings(LogSettings):
     """The same of single tenants, by their ids, for example ``{"acme": 200}``."""
     tenant_burst_seconds: float = Field(default=1.0, gt=0)
     """So many seconds' worth of questions may come at once."""
-    max_pending_count: int = Field(default=64, ge=1)
+    max_pending_count: int = Field(default=16, ge=1)
     """Calls of a method that have come and wait to be looked at, beside those that there is room for; gRPC itself
     refuses further ones, with CANCELLED."""
     max_connection_stream_count: int = Field(default=512, ge=1)

@@ -35,7 +35,7 @@ class Work:
     """Each takes about as long as any other, so that their durations tell how busy the process is."""
 
     frequent: bool = False
-    """Comes by hundreds a second: taken from gRPC many at a time."""
+    """Comes by hundreds a second, or by dozens at once: taken from gRPC many at a time."""
 
     def criticality_of(self, metadata: Mapping[str, str | bytes]) -> Criticality:
         """What the caller says; a class that is not known is as none."""

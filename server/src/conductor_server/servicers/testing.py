@@ -60,7 +60,7 @@ def _one_test(request: ClassifyFailureRequest) -> int:
 
 # Interactive, though as large as batches: a CI job waits for the answer before it runs its first test, and a job that
 # is refused runs all of them. ``batch`` in the metadata says otherwise.
-_MANY_TESTS = Work(question_count=_question_count)
+_MANY_TESTS = Work(question_count=_question_count, frequent=True)
 _WORK = {
     "PredictTestFailures": _MANY_TESTS,
     "SelectTests": _MANY_TESTS,
