@@ -41,9 +41,7 @@ from conductor_workbench.simulate.builds import Simulation, simulate
 SIMULATION = Simulation(tenants=3, builds=160, days=20, seed=21)
 ASKED_PER_TENANT = 20
 LATENCY_SECONDS = 0.1
-"""What an answer may take whatever is broken (`F1`). It is meant of the 95th percentile, which the figures tell.
-
-Asserted is the median: a stall of a shared machine hits more than one answer in twenty."""
+"""What 95 of a hundred answers may take at most, whatever is broken (`F1`)."""
 
 LONGEST_RECOVERY_SECONDS = 60.0
 """After which nobody waits any more. Whether it was soon enough, the tests judge."""

@@ -36,4 +36,4 @@ async def test_redis_killed_under_load(scene: Scene, figure) -> None:
     assert not found, explain(found)
     assert all(reply.answer for reply in replies), "every question has a fallback: none is unavailable"
     assert sum(not reply.full for reply in replies) > RATE, "the outage was one"
-    assert within(percentile(replies, 0.5), LATENCY_SECONDS, start, share=0.5)
+    assert within(percentile(replies), LATENCY_SECONDS, start, share=0.95)

@@ -20,7 +20,7 @@ from machine import slowness, tries, within
 
 METHOD = "/conductor.prediction.v1.PredictionService/PredictBuildDuration"
 SECONDS = 1.2
-MOST_PER_S = 4000
+MOST_PER_S = 10_000
 """What the generator can send on a shared core."""
 MOST_COST = 4
 """CPU for each answer, beside that of a server that is just saturated."""
@@ -81,10 +81,12 @@ def expired(outcome: Outcome) -> int:
     return sum(one.why == DEADLINE or one.why.startswith(LATE) for one in outcome.ended)
 
 
-def refused_soon(outcome: Outcome, bound: float) -> bool:
-    """What is too much. Before there was a bound, most of it waited until it was too late."""
+def held(outcome: Outcome, bound: float, since: float) -> bool:
+    """Whether what was accepted was answered soon, and what was too much refused soon: without bounds most of it waits
+    until it is too late."""
     refused = outcome.refused
-    return bool(refused) and expired(outcome) <= len(refused) / 2 and median(refused) <= bound
+    in_time = bool(refused) and expired(outcome) <= len(refused) / 2 and median(refused) <= bound
+    return in_time and within(_p95(outcome.answered), bound, since, share=0.95)
 
 
 async def test_ten_times_as_much_as_it_can_take(scene: Scene, figure) -> None:
@@ -92,11 +94,12 @@ async def test_ten_times_as_much_as_it_can_take(scene: Scene, figure) -> None:
     async with scene.asking() as asking:
         most, calm_cost = await flooding.flood(in_flight=32)
         per_s = min(MOST_PER_S, 10 * len(most.answered) / SECONDS)
-        # As long as this machine takes for an answer when it is just saturated, it may take for a refusal besides.
+        # As long as this machine takes for an answer when it is just saturated, it may take besides.
         bound = LATENCY_SECONDS + median(most.answered)
         for _ in tries(TRIES):
+            began = time.monotonic()
             above, cost = await flooding.flood(rate_per_s=per_s)
-            if soon := refused_soon(above, bound):
+            if soon := held(above, bound, began):
                 break
         began = time.monotonic()
         recovered = 0.0
@@ -149,7 +152,7 @@ async def test_one_tenant_at_twenty_times_its_share(scene: Scene, figure) -> Non
     )  # fmt: skip
     assert not found, explain(found)
     assert all(reply.answer for reply in beside), labels(beside)
-    assert within(percentile(beside, 0.5), LATENCY_SECONDS, start, share=0.5)
+    assert within(percentile(beside), LATENCY_SECONDS, start, share=0.95)
 
 
 def _p95(seconds: list[float]) -> float:

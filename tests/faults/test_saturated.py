@@ -92,7 +92,7 @@ async def test_workers_one_after_the_other(
         p50=replies.percentile(0.5), p95=replies.percentile(0.95), **replies.counts,
     )  # fmt: skip
     assert not replies.wrong_count, replies.wrong
-    assert within(replies.percentile(0.5), LATENCY_SECONDS, start, share=0.5)
+    assert within(replies.percentile(0.95), LATENCY_SECONDS, start, share=0.95)
     if number is signal.SIGTERM:
         assert set(replies.counts) <= ANSWERS, "0 failed"
     else:
