@@ -56,11 +56,14 @@ NO_DEADLINE = Deadline(float("inf"))
 
 
 HANDED_TIME: ContextVar[float] = ContextVar("conductor_handed_time", default=0.0)
-"""When gRPC handed over the call of this task, on the clock of ``time.monotonic()``; 0 where nobody has looked. While
+"""When gRPC handed over the call of this task, on the clock of ``time.monotonic()``; 0 where it did not. While
 the event loop is busy, what is handed over waits for some turns until it is begun with."""
 
 _MOST_STAGES = 128
 """A stream may go on for days."""
+
+Attributes = Mapping[str, str | int]
+"""What a trace tells of a stage."""
 
 
 @dataclass(slots=True)
@@ -71,6 +74,11 @@ class Stage:
     began: float
     ended: float | None = None
     """None while it lasts."""
+    attributes: Attributes | None = None
+    error: str = ""
+    """Type of what went wrong with it; empty for nothing."""
+    error_text: str = ""
+    """What is known of that, for people."""
 
 
 @dataclass(slots=True)
