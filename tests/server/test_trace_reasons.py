@@ -52,6 +52,7 @@ def cases(one: Platform) -> Sequence[Case]:
         Case("… for an item", items("acme"), Told(READ, own), SLOW_REDIS, tenant_id="acme"),
         Case("… for a batch", batch(), Told(READ, own), SLOW_REDIS),
         Case("… for tests", select(), Told(READ, tests), SLOW_REDIS),
+        Case("… for an order", one.order(), Told(READ, tests), SLOW_REDIS),
         Case("the process stood still", one.stopped(unary()), Told(names.EVENT_LOOP_STALL, own)),
         Case("the model is slow", unary("slow"), Told(RUN, slow_one), kept=False),
         Case("… on tensors", tensors("slow"), Told(RUN, slow_one), kept=False),

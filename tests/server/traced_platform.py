@@ -27,6 +27,7 @@ from conductor.prediction.v1.build_duration_pb2 import (
 )
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from conductor.testing.v1.test_intelligence_service_pb2_grpc import TestIntelligenceServiceStub
+from conductor.testing.v1.test_order_pb2 import PrioritizeTestsRequest
 from conductor.testing.v1.test_selection_pb2 import SelectTestsRequest
 from conductor_workbench.embedded import EmbeddedRedis
 from conductor_workbench.faults import oracle, tests_model
@@ -43,7 +44,12 @@ READ_SECONDS = 1.0
 WIDTH, LAYERS = 2_000, 40
 """Of the slow model, whose run takes longer than all the rest of a call."""
 TENANT = oracle.tenant_id(0)
-TESTS = 2_000
+RUN = {
+    "repository": tests_model.REPOSITORY,
+    "commit_sha": "abc",
+    "test_ids": tests_model.test_ids(range(2_000)),
+    "changed_files": [{"path": tests_model.path_name(0)}],
+}
 Metadata = tuple[tuple[str, str], ...]
 Asking = Callable[[Metadata], Awaitable[Any]]
 
@@ -159,15 +165,18 @@ class Platform:
         return lambda metadata: stub.ModelInfer(message, metadata=metadata, timeout=60)
 
     def select(self) -> Asking:
-        run = {
-            "repository": tests_model.REPOSITORY,
-            "commit_sha": "abc",
-            "test_ids": tests_model.test_ids(range(TESTS)),
-            "changed_files": [{"path": tests_model.path_name(0)}],
-        }
-        message = SelectTestsRequest(tenant_id=TENANT, run=run, miss_rate=0.1)
+        message = SelectTestsRequest(tenant_id=TENANT, run=RUN, miss_rate=0.1)
         stub = TestIntelligenceServiceStub(self.channel)
         return lambda metadata: stub.SelectTests(message, metadata=metadata, timeout=60)
+
+    def order(self) -> Asking:
+        async def ask(metadata: Metadata) -> None:
+            message = PrioritizeTestsRequest(tenant_id=TENANT, run=RUN)
+            stub = TestIntelligenceServiceStub(self.channel)
+            async for _ in stub.PrioritizeTests(message, metadata=metadata, timeout=60):
+                pass
+
+        return ask
 
     def roll_back(self) -> Asking:
         message = RollbackModelRequest(tenant_id="nobody", predictor=PREDICTOR)

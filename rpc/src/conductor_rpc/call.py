@@ -114,6 +114,8 @@ class Call:
     """Its answer is less than the best that there is for its tenant."""
     began: float = field(default_factory=time.monotonic)
     """On the clock of ``time.monotonic()``."""
+    first_answered: float = 0.0
+    """The same, of the first message of an answer in several; 0 before, and where requests are a stream."""
     trace_id: int = 0
     """Of its trace, and of its span there: 0 until ``tracing.ids_of`` is asked for them, which few calls need."""
     span_id: int = 0

@@ -205,6 +205,7 @@ class Onion(grpc.aio.ServerInterceptor):
             async def answer() -> None:
                 async for response in _responses(handler.unary_stream(request, context)):
                     await onion.identify(call)
+                    call.first_answered = call.first_answered or time.monotonic()
                     await context.write(response)
 
             await onion.around(call, context, request, onion.gate.calls, answer)

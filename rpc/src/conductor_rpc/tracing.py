@@ -114,7 +114,9 @@ def reason_to_keep(call: Call, seconds: float, slow_seconds: float) -> str:
         return names.FAULT
     if call.code == _REFUSED:
         return names.REFUSED
-    if seconds >= slow_seconds and not call.streams:
+    if call.streams:  # it lasts as long as its caller likes; what is waited for is its first message
+        seconds = call.first_answered - call.began
+    if seconds >= slow_seconds:
         return names.SLOW
     return names.FALLBACK if call.fell_back else ""
 
