@@ -82,6 +82,7 @@ def cases(one: Platform) -> Sequence[Case]:
             tenant_told=False,  # it is refused before anybody asks whose it is
         ),
         Case("Redis refuses connections", unary(), Told(ANY, own, "Redis"), RESET),
+        Case("… for tests", select(), Told(ANY, tests, "Redis"), RESET),
         Case("Redis hangs", unary(), Told(READ, own, given_up), HANGING_REDIS),
         Case("… for a batch", batch(), Told(READ, own, given_up), HANGING_REDIS),
         Case("… for an item", items("acme"), Told(READ, own, given_up), HANGING_REDIS, tenant_id="acme"),

@@ -105,7 +105,8 @@ async def test_a_batch_tells_which_models_answered_how_many(redis_url, store, fl
     assert told[names.MODELS] == f"models/{PREDICTOR}/tenants/acme@{version}: 3"
     assert told[names.FALLBACK_REASON] == "none: 3"
     stages = {span.name for span in traced.all_spans if span.parent and span.parent.span_id == root.context.span_id}
-    assert stages >= {names.ADMISSION, names.FEATURES_READ, names.MODEL_RUN}
+    of_batch = {names.BATCH_CHECK, names.BATCH_ANSWER}
+    assert stages >= {names.ADMISSION, names.FEATURES_READ, names.MODEL_RUN, *of_batch}
 
 
 async def test_an_item_of_a_stream_and_raw_tensors_tell_it_too(redis_url, store, fleet):
