@@ -81,9 +81,9 @@ class Collector(TraceServiceServicer):
         ]
         return [one for one in found if tenant_id in ("", one.call.attributes.get(names.TENANT_ID))]
 
-    async def trace(self, trace_id: str, tenant_id: str = "") -> Trace:
+    async def trace(self, trace_id: str, tenant_id: str = "", seconds: float = 30) -> Trace:
         """The call of a trace. Stages end, and come, before their call does."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(seconds):
             while not (found := self.find(trace_id, tenant_id)):  # noqa: ASYNC110 - another thread takes spans
                 await asyncio.sleep(0.02)
         return found[0]
