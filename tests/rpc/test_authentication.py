@@ -68,7 +68,7 @@ async def test_symmetric_keys_in_a_set_are_not_used(secure, keys, authority, tmp
 
 
 async def test_keys_from_an_address(secure, keys, authority):
-    with _key_server(keys.jwks()) as (url, state):
+    with key_server(keys.jwks()) as (url, state):
         settings = {**secure, "jwks": url, "jwks_refresh_seconds": 0.1, "jwks_maximum_age_seconds": 0.6}
         async with serving(**settings) as running, running.stub(authority.credentials()) as stub:
             token = bearer(keys.token())
@@ -81,8 +81,8 @@ async def test_keys_from_an_address(secure, keys, authority):
             await _eventually_answered(stub, token)
 
 
-async def test_key_server_that_is_down_or_hangs_refuses_without_blocking(secure, keys, authority):
-    with _key_server(keys.jwks()) as (url, state):
+async def testkey_server_that_is_down_or_hangs_refuses_without_blocking(secure, keys, authority):
+    with key_server(keys.jwks()) as (url, state):
         state["held"].clear()
         async with serving(**{**secure, "jwks": url}) as running, running.stub(authority.credentials()) as stub:
             waiting = stub.PredictBuildDuration(request(), metadata=bearer(keys.token()), timeout=30)
@@ -139,7 +139,7 @@ async def _eventually_answered(stub, metadata):
 
 
 @contextmanager
-def _key_server(content: str):
+def key_server(content: str):
     state = {"down": False, "held": threading.Event(), "fetches": 0}
     state["held"].set()
 

@@ -10,12 +10,13 @@ import grpc
 import pytest
 
 from conductor.prediction.v1 import prediction_service_pb2_grpc
-from conductor_rpc import calls_ahead
+from conductor_rpc import calls_ahead, names
 from conductor_rpc.call import NO_DEADLINE, Call, current_call
 from conductor_rpc.gate import Gate
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import OFF
 from rpc.harness import failure, request, serving, wait_for_calls
+from rpc.traced import Traced
 
 CALLS = 24
 TURN_SECONDS = 0.02
@@ -140,3 +141,21 @@ async def test_what_waits_for_the_event_loop_has_waited():
                 time.sleep(TURN_SECONDS)  # noqa: ASYNC251 - each turn of the loop takes so long
             await asyncio.to_thread(lambda: [call.result() for call in calls])
     assert min(told) >= TURN_SECONDS
+
+
+async def test_waiting_for_ones_turn_is_a_part_of_the_call_and_its_trace_tells_so():
+    traced = Traced(slow_seconds=0)
+
+    async def hold_up(_):
+        time.sleep(TURN_SECONDS)  # noqa: ASYNC251 - holding others up is the point
+
+    async with serving(traced.telemetry) as running:
+        running.predictions.behaviour = hold_up
+        async with burst(running) as calls:
+            await asyncio.to_thread(lambda: [call.result() for call in calls])
+    receives = {span.parent.span_id: span for span in traced.all_spans if span.name == names.RECEIVE}
+    last = max(traced.calls, key=lambda span: span.end_time)
+    receive = receives[last.context.span_id]
+    assert receive.start_time == last.start_time
+    assert receive.end_time - receive.start_time > 2 * TURN_SECONDS * 1e9
+    assert last.end_time - last.start_time > receive.end_time - receive.start_time + 0.9 * TURN_SECONDS * 1e9

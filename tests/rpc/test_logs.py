@@ -97,7 +97,7 @@ async def test_a_slow_call_tells_its_stages_and_what_answered(lines):
     assert line["trace_id"] == f"{span.context.trace_id:032x}"
     assert span.attributes[names.KEPT_FOR] == names.SLOW, "not because it was logged"
     assert (line["method"], line["code"], line[names.MODEL_VERSION]) == (METHOD, "OK", "v7")
-    assert set(line["stages_ms"]) == {names.ADMISSION, names.MODEL_RUN}
+    assert set(line["stages_ms"]) == {names.RECEIVE, names.ADMISSION, names.MODEL_RUN}
     assert 0 < line["stages_ms"][names.MODEL_RUN] < line["duration_ms"]
 
 

@@ -72,3 +72,18 @@ async def test_collections_of_garbage_are_timed(monkeypatch):
     before = found.gc_seconds
     gc.collect()
     assert found.gc_seconds == before, "nothing is left behind"
+
+
+async def test_who_comes_right_after_a_stall_may_have_waited_in_it():
+    found = Stalls()
+    found.start()
+    await asyncio.sleep(0)
+    began = time.perf_counter()
+    time.sleep(0.1)  # noqa: ASYNC251 - a stall is the point
+    await asyncio.sleep(0.001)
+    ended = time.perf_counter()
+    found.stop()
+    assert began - 0.01 < found.waited_since(ended) < began + 0.05
+    assert names.EVENT_LOOP_STALL in {stall.name for stall in found.during(ended, ended + 1)}
+    assert found.waited_since(ended + 1) == ended + 1
+    assert Stalls().waited_since(ended) == ended

@@ -32,7 +32,7 @@ async def test_a_call_and_its_stages_under_the_callers_trace(secure, keys, autho
     spans = exporter.get_finished_spans()
     ours = {span.name: span for span in spans if f"{span.context.trace_id:032x}" == TRACE_ID}
     method = "conductor.prediction.v1.PredictionService/PredictBuildDuration"
-    assert set(ours) == {method, names.AUTH, names.ADMISSION}
+    assert set(ours) == {method, names.RECEIVE, names.AUTH, names.ADMISSION}
     assert ours[names.AUTH].parent.span_id == ours[method].context.span_id
     codes = [span.attributes[names.RPC_RESPONSE_STATUS_CODE] for span in spans if span.name == method]
     assert codes == ["OK", "INVALID_ARGUMENT"]

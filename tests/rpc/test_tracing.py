@@ -46,7 +46,7 @@ async def test_a_caller_who_samples_gets_the_whole_trace():
         took.append((began, time.time_ns()))
 
     assert await ask(traced, work, flags="01") == ["OK"]
-    assert set(traced.spans) == {METHOD, names.ADMISSION, names.MODEL_RUN}
+    assert set(traced.spans) == {METHOD, names.RECEIVE, names.ADMISSION, names.MODEL_RUN}
     root, admission, run = (traced.spans[name] for name in (METHOD, names.ADMISSION, names.MODEL_RUN))
     assert f"{root.parent.span_id:016x}" == PARENT_ID
     for stage in (admission, run):
@@ -81,7 +81,7 @@ async def test_an_unsampled_slow_call_leaves_all_of_its_trace(head, flags):
     assert traced.spans == {}, "it was not slow"
     traced = Traced(head, slow_seconds=0.05)
     assert await ask(traced, behaviour, flags=flags) == ["OK"]
-    assert set(traced.spans) == {METHOD, names.ADMISSION}
+    assert set(traced.spans) == {METHOD, names.RECEIVE, names.ADMISSION}
     root = traced.spans[METHOD]
     assert traced.spans[names.ADMISSION].parent.span_id == root.context.span_id
     assert root.attributes[names.KEPT_FOR] == names.SLOW
@@ -96,7 +96,7 @@ async def test_an_unsampled_failing_call_leaves_all_of_its_trace():
 
     assert await ask(traced, fail) == ["INTERNAL"]
     root = traced.spans[METHOD]
-    assert set(traced.spans) == {METHOD, names.ADMISSION}
+    assert set(traced.spans) == {METHOD, names.RECEIVE, names.ADMISSION}
     assert root.attributes[names.KEPT_FOR] == names.FAULT
     assert root.attributes[names.ERROR_TYPE] == "INTERNAL"
     assert root.status.status_code is StatusCode.ERROR
@@ -108,6 +108,38 @@ async def test_what_a_caller_did_wrong_is_no_reason():
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.PredictBuildDuration(request(change={"added_line_count": -1}))
     assert traced.spans == {}
+
+
+async def test_a_refusal_is_kept_with_its_reason_its_tenant_and_the_time_there_was():
+    traced = Traced()
+    async with serving(traced.telemetry, tenant_rates={"acme": 0.1}) as running, running.stub() as stub:
+        await stub.PredictBuildDuration(request())
+        assert traced.spans == {}
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.PredictBuildDuration(request(), timeout=7)
+    told = traced.spans[METHOD].attributes
+    assert (told[names.KEPT_FOR], told[names.ERROR_REASON]) == (names.REFUSED, "RATE_LIMITED")
+    assert told[names.TENANT_ID] == "acme"
+    assert 6 < told[names.DEADLINE_SECONDS] < 7.2, "gRPC rounds up"
+
+
+async def test_a_stage_that_went_without_is_told_of_each_call_that_is_in_it():
+    traced = Traced()
+    calls = [Call(f"/{METHOD}", {}, NO_DEADLINE) for _ in range(2)]
+    with ExitStack() as under_way:
+        for call in calls:
+            under_way.enter_context(traced.telemetry.call(call))
+        with traced.telemetry.shared_stage(names.FEATURES_READ, calls):
+            with traced.telemetry.span(names.MODEL_RUN, {names.MODEL_ROWS: 3}, calls[:1]):
+                pass
+            traced.telemetry.went_without(TimeoutError("not in time"))
+        traced.telemetry.went_without(TimeoutError("of no stage"))
+    reads = [span for span in traced.all_spans if span.name == names.FEATURES_READ]
+    assert [span.attributes[names.ERROR_TYPE] for span in reads] == ["TimeoutError"] * 2
+    assert [span.status.description for span in reads] == ["not in time"] * 2
+    assert [span.attributes[names.KEPT_FOR] for span in traced.calls] == [names.FALLBACK] * 2
+    [run] = [span for span in traced.all_spans if span.name == names.MODEL_RUN]
+    assert run.attributes == {names.MODEL_ROWS: 3}
 
 
 async def test_an_answer_that_fell_back_is_kept_with_what_answered():

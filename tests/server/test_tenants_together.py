@@ -204,8 +204,12 @@ async def test_only_the_run_is_each_models_own(redis_url, reader, tenants, noted
         median = expected_median(100 + number, recent=1000.0 * (number + 1), lines=lines)
         assert answer.estimate.median_seconds == median
         assert len(answer.contributions) == (0 if lines == 9 else 3)
-    for call in calls:
-        assert [stage.name for stage in call.stages] == [names.FEATURES_READ, names.MODEL_RUN]
+    for tenant, call in zip(OWN, calls, strict=True):
+        assert [stage.name for stage in call.stages] == [names.FEATURES_READ, names.MODEL_RUN_TOGETHER, names.MODEL_RUN]
+        _, together, run = call.stages
+        assert together.began <= run.began < run.ended <= together.ended
+        assert run.attributes[names.MODEL_NAME].endswith(f"/tenants/{tenant}")
+        assert (run.attributes[names.MODEL_ROWS], run.attributes[names.EXPLAINING_ROWS]) == (9, 6)
 
 
 async def test_what_is_alike_is_one_object(tenants):

@@ -18,7 +18,7 @@ from rpc.harness import PREDICTION
 from rpc.traced import METHOD, Traced
 from server.harness import PREDICTOR, request, serving, write_features
 
-STAGES = {names.ADMISSION, names.COALESCE_WAIT, names.FEATURES_READ, names.MODEL_RUN}
+STAGES = {names.ADMISSION, names.COALESCE_WAIT, names.FEATURES_READ, names.MODEL_RUN, names.COALESCE_RESUME}
 
 
 async def test_a_slow_prediction_tells_where_its_time_went_and_what_answered(redis_url, store, fleet):
@@ -27,9 +27,9 @@ async def test_a_slow_prediction_tells_where_its_time_went_and_what_answered(red
     traced = Traced(slow_seconds=0)
     async with serving(redis_url, store, traced.telemetry) as server:
         answer = await server.predict(request())
-    assert set(traced.spans) == {METHOD, *STAGES}
+    assert set(traced.spans) == {METHOD, names.RECEIVE, *STAGES}
     root = traced.spans[METHOD]
-    assert all(traced.spans[stage].parent.span_id == root.context.span_id for stage in STAGES)
+    assert all(traced.spans[stage].parent.span_id == root.context.span_id for stage in {names.RECEIVE, *STAGES})
     run, read = traced.spans[names.MODEL_RUN], traced.spans[names.FEATURES_READ]
     assert root.start_time < read.start_time < read.end_time <= run.start_time < run.end_time < root.end_time
     told = root.attributes
@@ -105,7 +105,8 @@ async def test_a_batch_tells_which_models_answered_how_many(redis_url, store, fl
     assert told[names.MODELS] == f"models/{PREDICTOR}/tenants/acme@{version}: 3"
     assert told[names.FALLBACK_REASON] == "none: 3"
     stages = {span.name for span in traced.all_spans if span.parent and span.parent.span_id == root.context.span_id}
-    assert stages >= {names.ADMISSION, names.FEATURES_READ, names.MODEL_RUN}
+    of_batch = {names.BATCH_CHECK, names.BATCH_ANSWER}
+    assert stages >= {names.ADMISSION, names.FEATURES_READ, names.MODEL_RUN, *of_batch}
 
 
 async def test_an_item_of_a_stream_and_raw_tensors_tell_it_too(redis_url, store, fleet):

@@ -17,9 +17,11 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from opentelemetry import propagate, trace
 
 from conductor_client.audit_log import AuditLog, told
+from conductor_rpc import names
 from conductor_rpc.call import Call
 from conductor_rpc.exceptions import AuditUnavailable
 from conductor_rpc.roles import AUDITED
+from conductor_rpc.telemetry import Telemetry
 
 _LOG = logging.getLogger(__name__)
 _RESOURCE = ("tenant_id", "predictor", "global_model", "channel", "version", "weight")
@@ -31,8 +33,8 @@ _MOST_REFUSED_AT_ONCE, _MOST_REFUSED_PER_S = 100.0, 1.0
 class Audit:
     """The audit log of a process."""
 
-    def __init__(self, log: AuditLog) -> None:
-        self._log = log
+    def __init__(self, log: AuditLog, telemetry: Telemetry) -> None:
+        self._log, self._telemetry = log, telemetry
         self._refused = {False: _Allowance(), True: _Allowance()}
         """By whether it is known who was refused: strangers must not use up what tenants' attempts are noted with."""
 
@@ -87,7 +89,8 @@ class Audit:
             "trace_id": _trace_id(call),
             **more,
         }
-        await asyncio.to_thread(self._log.append, record)
+        with self._telemetry.stage(names.AUDIT):
+            await asyncio.to_thread(self._log.append, record)
 
 
 class _Allowance:

@@ -56,11 +56,14 @@ NO_DEADLINE = Deadline(float("inf"))
 
 
 HANDED_TIME: ContextVar[float] = ContextVar("conductor_handed_time", default=0.0)
-"""When gRPC handed over the call of this task, on the clock of ``time.monotonic()``; 0 where nobody has looked. While
+"""When gRPC handed over the call of this task, on the clock of ``time.monotonic()``; 0 where it did not. While
 the event loop is busy, what is handed over waits for some turns until it is begun with."""
 
 _MOST_STAGES = 128
 """A stream may go on for days."""
+
+Attributes = Mapping[str, str | int]
+"""What a trace tells of a stage."""
 
 
 @dataclass(slots=True)
@@ -71,6 +74,11 @@ class Stage:
     began: float
     ended: float | None = None
     """None while it lasts."""
+    attributes: Attributes | None = None
+    error: str = ""
+    """Type of what went wrong with it; empty for nothing."""
+    error_text: str = ""
+    """What is known of that, for people."""
 
 
 @dataclass(slots=True)
@@ -106,6 +114,8 @@ class Call:
     """Its answer is less than the best that there is for its tenant."""
     began: float = field(default_factory=time.monotonic)
     """On the clock of ``time.monotonic()``."""
+    first_answered: float = 0.0
+    """The same, of the first message of an answer in several; 0 before, and where requests are a stream."""
     trace_id: int = 0
     """Of its trace, and of its span there: 0 until ``tracing.ids_of`` is asked for them, which few calls need."""
     span_id: int = 0

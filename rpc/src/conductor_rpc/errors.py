@@ -118,6 +118,12 @@ def to_status(exception: Exception) -> status_pb2.Status:
     return _status(row.code, row.reason, str(exception), row.metadata(exception), row.details(exception))
 
 
+def reason_of(exception: Exception) -> str:
+    """What its ErrorInfo says."""
+    row = TABLE.get(type(exception)) if isinstance(exception, exceptions.ConductorError) else None
+    return _reason_name(ErrorReason.ERROR_REASON_INTERNAL if row is None else row.reason)
+
+
 def code_of(status: status_pb2.Status) -> grpc.StatusCode:
     """The gRPC code of a status."""
     return _CODES[status.code]
@@ -149,11 +155,14 @@ def _status(
     details: Sequence[Message],
 ) -> status_pb2.Status:
     status = status_pb2.Status(code=code.value[0], message=message)
-    name = ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
-    info = error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=dict(metadata))
+    info = error_details_pb2.ErrorInfo(reason=_reason_name(reason), domain=DOMAIN, metadata=dict(metadata))
     for detail in (info, *details):
         status.details.add().Pack(detail)
     return status
+
+
+def _reason_name(reason: ErrorReason.ValueType) -> str:
+    return ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
 
 
 _CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}

@@ -110,6 +110,7 @@ class Onion(grpc.aio.ServerInterceptor):
     async def item(self, call: Call, request: Message, handler: Handler) -> Message | status_pb2.Status:
         """All layers around one item of a stream, in a task of its own: what goes wrong is its answer, a Status."""
         set_current_call(call)
+        HANDED_TIME.set(0.0)  # that was the stream
         with self._telemetry.call(call):
             try:
                 limit = asyncio.timeout(call.deadline.remaining_seconds())
@@ -162,6 +163,7 @@ class Onion(grpc.aio.ServerInterceptor):
     ) -> Any:
         """The handler of a method within all layers."""
         self.handed_count += 1
+        HANDED_TIME.set(time.monotonic())
         method = handler_call_details.method
         known = self._handlers.get(method)
         if known is not None:
@@ -203,6 +205,7 @@ class Onion(grpc.aio.ServerInterceptor):
             async def answer() -> None:
                 async for response in _responses(handler.unary_stream(request, context)):
                     await onion.identify(call)
+                    call.first_answered = call.first_answered or time.monotonic()
                     await context.write(response)
 
             await onion.around(call, context, request, onion.gate.calls, answer)
@@ -266,6 +269,8 @@ def _metadata(context: _Context) -> Mapping[str, str | bytes]:
 def _failed(call: Call, exception: Exception) -> status_pb2.Status:
     status = errors.to_status(exception)
     call.code = errors.code_of(status).name
+    if call.stages is not None:
+        call.attributes[names.ERROR_REASON] = errors.reason_of(exception)
     exception.__traceback__ = None  # some stand in a frame that they have passed through: a circle
     return status
 

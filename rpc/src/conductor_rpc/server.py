@@ -68,7 +68,7 @@ class RpcServer:
         if self._authenticator is not None:
             telemetry.observe(names.JWKS_AGE, self._authenticator.keys_age_seconds, unit="s")
         work = {f"/{service.name}/{method}": of for service in services for method, of in service.work.items()}
-        audit = Audit(AuditLog(settings.audit_file))
+        audit = Audit(AuditLog(settings.audit_file), telemetry)
         self._work = work
         self._onion = Onion(settings, self._authenticator, telemetry, audit, work)
         self._dropped = DroppedCalls(lambda: self._onion.handed_count)

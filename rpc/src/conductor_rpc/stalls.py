@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from conductor_rpc.call import Stage
 
 _TICK_SECONDS = 0.02
 _LEAST_SECONDS = 0.01
+_JUST_BEFORE_SECONDS = 0.03
+"""What came while the process did nothing is handed over so long after, at most."""
 _REMEMBERED = 64
 
 
@@ -29,6 +32,7 @@ class Stalls:
         self.gc_seconds = 0.0
         """Spent in collections of garbage, however short."""
         self._found: deque[Stage] = deque(maxlen=_REMEMBERED)
+        self._last_of_loop = Stage(names.EVENT_LOOP_STALL, -math.inf, -math.inf)
         self._due = 0.0
         self._tick: asyncio.TimerHandle | None = None
         self._collecting_since = 0.0
@@ -47,12 +51,19 @@ class Stalls:
             gc.callbacks.remove(self._collected)
 
     def during(self, began: float, ended: float) -> Iterator[Stage]:
-        """The stalls that overlap a time; one that the loop has not come to notice yet is noted now."""
+        """The stalls that overlap a time, or ended just before it; one that is not noticed yet is noted now."""
         if self._tick is not None:
             self._note_lateness()
         for stall in tuple(self._found):
-            if stall.began < ended and (stall.ended or ended) > began:
+            if stall.began < ended and (stall.ended or ended) > began - _JUST_BEFORE_SECONDS:
                 yield stall
+
+    def waited_since(self, began: float) -> float:
+        """Since when who was begun with then may have waited: since the last stall began, if it had just ended."""
+        stall = self._last_of_loop
+        if stall.began < began <= (stall.ended or 0.0) + _JUST_BEFORE_SECONDS:
+            return stall.began
+        return began
 
     def _next(self) -> None:
         self._due = time.perf_counter() + _TICK_SECONDS
@@ -66,7 +77,8 @@ class Stalls:
         now = time.perf_counter()
         if now - self._due >= _LEAST_SECONDS:
             self.loop_seconds += now - self._due
-            self._found.append(Stage(names.EVENT_LOOP_STALL, self._due, now))
+            self._last_of_loop = Stage(names.EVENT_LOOP_STALL, self._due, now)
+            self._found.append(self._last_of_loop)
             self._due = now
 
     def _collected(self, phase: str, _: Mapping[str, int]) -> None:

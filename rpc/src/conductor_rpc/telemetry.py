@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from opentelemetry.metrics import Counter, Histogram, MeterProvider, Observation
 from opentelemetry.trace import TracerProvider
 
 from conductor_rpc import names
-from conductor_rpc.call import Call, Stage, current_call
+from conductor_rpc.call import HANDED_TIME, Attributes, Call, Stage, current_call
 from conductor_rpc.call_log import CallLog
 from conductor_rpc.stalls import Stalls
 from conductor_rpc.tracing import SERVER_FAULTS, SLOW_SECONDS, Traces
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _SCOPE = "conductor"
 _NOTHING: AbstractContextManager[None] = nullcontext()
+_STAGE: ContextVar[_RecordedStage | None] = ContextVar("conductor_stage", default=None)
+"""The stage that this task is in."""
 
 
 class Telemetry:
@@ -68,18 +71,38 @@ class Telemetry:
         recorded = self._traces or self._call_seconds or self._call_log
         return _RecordedCall(call, self._traces, self._call_seconds, self._call_log) if recorded else _NOTHING
 
-    def stage(self, name: str) -> AbstractContextManager[None]:
+    def stage(self, name: str, attributes: Attributes | None = None) -> AbstractContextManager[None]:
         """Around a stage of the current call: its span and its duration."""
         call = current_call()
         if self._stage_seconds is None and (call is None or call.stages is None):
             return _NOTHING
-        return _RecordedStage(name, () if call is None else (call,), self._stage_seconds)
+        return _RecordedStage(name, () if call is None else (call,), self._stage_seconds, attributes)
 
     def shared_stage(self, name: str, calls: Sequence[Call]) -> AbstractContextManager[None]:
-        """Around a stage that several calls are in at once: each of them is told the whole of it, metrics once."""
+        """Around a stage that several calls are in at once: each of them is told the whole of it, metrics once.
+
+        No ``calls``: metrics alone.
+        """
         if self._stage_seconds is None and all(call.stages is None for call in calls):
             return _NOTHING
         return _RecordedStage(name, calls, self._stage_seconds)
+
+    def span(
+        self, name: str, attributes: Attributes | None = None, calls: Sequence[Call] | None = None
+    ) -> AbstractContextManager[None]:
+        """Around what only traces tell, of these calls or the current one: a value of the histogram costs more."""
+        if calls is None:
+            call = current_call()
+            calls = () if call is None else (call,)
+        if all(call.stages is None for call in calls):
+            return _NOTHING
+        return _RecordedStage(name, calls, None, attributes)
+
+    def went_without(self, error: Exception) -> None:
+        """Tell that the stage under way did not bring what it should, and why; its calls are answered all the same."""
+        stage = _STAGE.get()
+        if stage is not None:
+            stage.went_without(error)
 
     def annotate(self, attributes: Mapping[str, str], *, fell_back: bool = False) -> None:
         """Add attributes to the current call's trace. ``fell_back``: the answer is less than the best there is."""
@@ -171,9 +194,12 @@ class _RecordedCall:
         self._call, self._traces, self._seconds, self._log = call, traces, seconds, log
 
     def __enter__(self) -> None:
+        now = time.perf_counter()
         if self._traces is not None or self._log is not None:
             self._call.stages = []
-        self._began = time.perf_counter()
+        self._began = now - (time.monotonic() - self._call.began)
+        if HANDED_TIME.get():
+            self._call.note(Stage(names.RECEIVE, self._began, now))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -199,22 +225,34 @@ class _RecordedCall:
 class _RecordedStage:
     """A stage that is being recorded."""
 
-    __slots__ = ("_calls", "_seconds", "_stage")
+    __slots__ = ("_calls", "_outer", "_seconds", "_stage")
 
-    def __init__(self, name: str, calls: Sequence[Call], seconds: Histogram | None) -> None:
+    def __init__(
+        self, name: str, calls: Sequence[Call], seconds: Histogram | None, attributes: Attributes | None = None
+    ) -> None:
         self._calls, self._seconds = calls, seconds
-        self._stage = Stage(name, 0.0)
+        self._stage = Stage(name, 0.0, attributes=attributes)
 
     def __enter__(self) -> None:
+        self._outer = _STAGE.get()
+        _STAGE.set(self)
         self._stage.began = time.perf_counter()
         for call in self._calls:
             call.note(self._stage)
+
+    def went_without(self, error: Exception) -> None:
+        self._stage.error, self._stage.error_text = type(error).__name__, str(error)
+        for call in self._calls:
+            call.fell_back = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         stage = self._stage
         stage.ended = time.perf_counter()
+        _STAGE.set(self._outer)
+        if kind is not None:
+            stage.error = kind.__name__
         if self._seconds is not None:
             self._seconds.record(stage.ended - stage.began, {names.STAGE: stage.name})
 

@@ -17,7 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
 from conductor_rpc import names
-from conductor_rpc.call import Call
+from conductor_rpc.call import NO_DEADLINE, Call
 from conductor_rpc.stalls import Stalls
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _OTHERS = frozenset({"tracestate", "baggage"})
 _TRACE_HEADERS = propagate.get_global_textmap().fields - _OTHERS
 """What callers tell of their trace with, in the formats that OTEL_PROPAGATORS names."""
 SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+_REFUSED = "RESOURCE_EXHAUSTED"
 SLOW_SECONDS = 0.1
 """The budget of one prediction."""
 _MOST_AT_ONCE = 100
@@ -62,7 +63,9 @@ class Traces:
             The context of the call's span; None where the call is not kept.
         """
         parent = _parent(call)
-        reason = reason_to_keep(call, ended - began, self._slow_seconds) or (names.LOGGED if call.span_id else "")
+        # Who came right after a stall has most likely waited in it, where nobody could see him.
+        seconds = ended - self._stalls.waited_since(began)
+        reason = reason_to_keep(call, seconds, self._slow_seconds) or (names.LOGGED if call.span_id else "")
         if not (self._sampled(parent, attributes) or (reason and self._allowances[reason].take(ended))):
             return None
         clock = _Clock()
@@ -71,6 +74,11 @@ class Traces:
         span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes, start_time=clock.ns(began))
         GIVEN_IDS.reset(given)
         span.set_attributes(call.attributes)
+        tenant_id = call.tenant_id or (call.identity.tenant_id if call.identity is not None else "")
+        if tenant_id:
+            span.set_attribute(names.TENANT_ID, tenant_id)
+        if call.deadline is not NO_DEADLINE:
+            span.set_attribute(names.DEADLINE_SECONDS, call.deadline.time - call.began)
         if reason:
             span.set_attribute(names.KEPT_FOR, reason)
         if names.ERROR_TYPE in attributes:
@@ -78,6 +86,11 @@ class Traces:
         context = trace.set_span_in_context(span, parent)
         for stage in (*(call.stages or ()), *self._stalls.during(began, ended)):
             of_stage = self._tracer.start_span(stage.name, context, start_time=clock.ns(stage.began))
+            if stage.attributes is not None:
+                of_stage.set_attributes(stage.attributes)
+            if stage.error:
+                of_stage.set_attribute(names.ERROR_TYPE, stage.error)
+                of_stage.set_status(Status(StatusCode.ERROR, stage.error_text or None))
             if stage.ended is None:
                 of_stage.set_attribute(names.STAGE_UNFINISHED, True)
             of_stage.end(clock.ns(ended if stage.ended is None else stage.ended))
@@ -99,9 +112,13 @@ def reason_to_keep(call: Call, seconds: float, slow_seconds: float) -> str:
     """Why somebody will ask about the call; empty for no reason."""
     if call.code in SERVER_FAULTS:
         return names.FAULT
-    if call.fell_back:
-        return names.FALLBACK
-    return names.SLOW if seconds >= slow_seconds and not call.streams else ""
+    if call.code == _REFUSED:
+        return names.REFUSED
+    if call.streams:  # it lasts as long as its caller likes; what is waited for is its first message
+        seconds = call.first_answered - call.began
+    if seconds >= slow_seconds:
+        return names.SLOW
+    return names.FALLBACK if call.fell_back else ""
 
 
 def _parent(call: Call) -> Context:

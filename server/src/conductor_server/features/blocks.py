@@ -66,8 +66,9 @@ class Blocks:
         try:
             async with asyncio.timeout(None if until is NO_DEADLINE else until.remaining_seconds()):
                 return await reading
-        except (OnlineStoreUnavailable, TimeoutError):
+        except (OnlineStoreUnavailable, TimeoutError) as error:
             self._telemetry.count(names.FEATURE_READ_FAILURES, {})
+            self._telemetry.went_without(error)
             return None
 
 

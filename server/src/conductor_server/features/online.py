@@ -45,6 +45,7 @@ class OnlineFeatures:
                 return await self._reader.read_table(layout, entities)
             async with asyncio.timeout(until.remaining_seconds()):
                 return await self._reader.read_table(layout, entities)
-        except (OnlineStoreUnavailable, TimeoutError):
+        except (OnlineStoreUnavailable, TimeoutError) as error:
             self._telemetry.count(names.FEATURE_READ_FAILURES, {})
+            self._telemetry.went_without(error)
             return layout.without_rows(len(entities), _UNAVAILABLE)

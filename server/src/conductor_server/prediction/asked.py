@@ -19,6 +19,8 @@ class Asked(NamedTuple):
     """What the time that it takes is told of."""
     waiting: Stage | None = None
     """That of waiting for its batch."""
+    resuming: Stage | None = None
+    """That of waiting for its turn, when the batch has been answered."""
 
 
 def calls_of(asked: Iterable[Asked]) -> list[Call]:

@@ -30,13 +30,16 @@ class Coalescer(Generic[Q, A]):
         self,
         answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
         begins: Callable[[Sequence[Q]], None] = lambda _: None,
+        ends: Callable[[Sequence[Q]], None] = lambda _: None,
+        *,
         apart: Callable[[Q], Hashable] = lambda _: None,
     ) -> None:
-        """``answer`` gives answers in the order of the questions; ``begins`` is told of a batch before.
+        """``answer`` gives answers in the order of the questions; ``begins`` is told of a batch before,
+        ``ends`` when its answers are there, before any of those who asked goes on.
 
         ``apart``: questions for which it differs are not answered together, as a batch is ready when its last one is.
         """
-        self._answer, self._batch_begins, self._apart = answer, begins, apart
+        self._answer, self._batch_begins, self._batch_ends, self._apart = answer, begins, ends, apart
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._begins: asyncio.Handle | None = None
         """When what is waiting is answered, if nothing changes."""
@@ -99,3 +102,4 @@ class Coalescer(Generic[Q, A]):
             for (_, future), answer in zip(asked, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+            self._batch_ends([question for question, _ in asked])

@@ -24,6 +24,7 @@ from conductor_server.inference.ports import Serving, TensorModel, TensorModels
 from conductor_server.inference.tensors import DATATYPE, MAX_ROWS, decode, encode, requested_outputs
 from conductor_server.prediction.answers import Fallback
 from conductor_server.prediction.ports import ModelFailed
+from conductor_server.prediction.run_notes import notes_of_run
 
 SERVICE_NAME = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"
@@ -108,7 +109,7 @@ class InferenceServicer(stubs.GRPCInferenceServiceServicer):
         }
         self._telemetry.annotate(told, fell_back=fell_back)
         try:
-            with self._telemetry.stage(names.MODEL_RUN):
+            with self._telemetry.stage(names.MODEL_RUN, notes_of_run(label, len(inputs))):
                 outputs = await model.run(inputs, current_deadline())
             if not np.isfinite(outputs).all():
                 raise ModelFailed("it answered something that is no number")

@@ -44,7 +44,7 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         self, build_duration: BuildDurationPredictor, telemetry: Telemetry, item_streams: Callable[[], ItemStreams]
     ) -> None:
         self._build_duration, self._telemetry, self._item_streams = build_duration, telemetry, item_streams
-        self._together = Coalescer(build_duration.predict, _batch_begins, build_duration.hurry)
+        self._together = Coalescer(build_duration.predict, _batch_begins, _batch_ends, apart=build_duration.hurry)
 
     async def PredictBuildDuration(  # noqa: N802 - the contract's name
         self, request: messages.PredictBuildDurationRequest, context: _Context
@@ -59,7 +59,10 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         waiting = Stage(names.COALESCE_WAIT, time.perf_counter())
         if call is not None:
             call.note(waiting)
-        answer = await self._together.ask(Asked(request.tenant_id, question, current_deadline(), call, waiting))
+        resuming = Stage(names.COALESCE_RESUME, 0.0)
+        asked = Asked(request.tenant_id, question, current_deadline(), call, waiting, resuming)
+        answer = await self._together.ask(asked)
+        resuming.ended = time.perf_counter()
         if not isinstance(answer, Prediction):
             raise answer
         response = to_response(answer)
@@ -85,20 +88,22 @@ class PredictionServicer(stubs.PredictionServiceServicer):
         response: messages.BatchPredictBuildDurationsResponse,
     ) -> list[Origin | None]:
         """Add a result for each; returns where the answers come from, None for an error."""
-        items = [_item(tenant_id, item) for item in requests]
+        with self._telemetry.span(names.BATCH_CHECK):
+            items = [_item(tenant_id, item) for item in requests]
         deadline, call = current_deadline(), current_call()
         asked = [Asked(tenant_id, item, deadline, call) for item in items if isinstance(item, Question)]
         answers = iter(await self._build_duration.predict(asked) if asked else [])
         origins: list[Origin | None] = []
-        for item in items:
-            answer = next(answers) if isinstance(item, Question) else item
-            result = response.results.add()
-            if isinstance(answer, Prediction):
-                fill(result.response, answer)
-                origins.append(answer.origin)
-            else:
-                result.error.CopyFrom(errors.to_status(answer))
-                origins.append(None)
+        with self._telemetry.span(names.BATCH_ANSWER):
+            for item in items:
+                answer = next(answers) if isinstance(item, Question) else item
+                result = response.results.add()
+                if isinstance(answer, Prediction):
+                    fill(result.response, answer)
+                    origins.append(answer.origin)
+                else:
+                    result.error.CopyFrom(errors.to_status(answer))
+                    origins.append(None)
         return origins
 
     async def StreamBuildDurationPredictions(  # type: ignore[override]  # noqa: N802 - it writes to the context itself
@@ -122,6 +127,15 @@ def _batch_begins(asked: Sequence[Asked]) -> None:
             one.waiting.ended = now
         if one.call is not None:
             one.call.attributes[names.ANSWERED_TOGETHER] = together
+
+
+def _batch_ends(asked: Sequence[Asked]) -> None:
+    """Their answers are there, and each call goes on when it is its turn."""
+    now = time.perf_counter()
+    for one in asked:
+        if one.resuming is not None and one.call is not None:
+            one.resuming.began = now
+            one.call.note(one.resuming)
 
 
 def _item(tenant_id: str, item: messages.PredictBuildDurationRequest) -> Question | ConductorError:

@@ -81,19 +81,23 @@ class TestIntelligenceServicer(stubs.TestIntelligenceServiceServicer):
         self, request: PredictTestFailuresRequest, context: _Context
     ) -> PredictTestFailuresResponse:
         """Tell of each test how likely it is to fail."""
-        run = await testing_questions.to_run(request.tenant_id, request.run)
+        with self._telemetry.span(names.DIFF_READ):
+            run = await testing_questions.to_run(request.tenant_id, request.run)
         count = request.explanation_count if request.HasField("explanation_count") else _DEFAULT_EXPLANATIONS
         answer = await self._intelligence.predict(run, count, current_deadline())
-        response = testing_answers.to_predicted(answer, run)
+        with self._telemetry.span(names.TESTS_ANSWER):
+            response = testing_answers.to_predicted(answer, run)
         self._note(answer.origin, response.provenance, len(answer.test_ids))
         return response
 
     async def SelectTests(self, request: SelectTestsRequest, context: _Context) -> SelectTestsResponse:
         """Select the tests that meet a goal."""
-        run = await testing_questions.to_run(request.tenant_id, request.run)
+        with self._telemetry.span(names.DIFF_READ):
+            run = await testing_questions.to_run(request.tenant_id, request.run)
         goal, rules = testing_questions.to_goal(request), testing_questions.to_rules(request)
         answer = await self._intelligence.select(run, goal, rules, current_deadline())
-        response = testing_answers.to_selected(answer, run)
+        with self._telemetry.span(names.TESTS_ANSWER):
+            response = testing_answers.to_selected(answer, run)
         self._note(answer.ordered.predicted.origin, response.provenance, len(answer.choices))
         return response
 
@@ -101,7 +105,8 @@ class TestIntelligenceServicer(stubs.TestIntelligenceServiceServicer):
         self, request: PrioritizeTestsRequest, context: _Context
     ) -> AsyncIterator[PrioritizeTestsResponse]:
         """Order tests. Who went away, or whose time is over, ends the stream between two messages: gRPC cancels it."""
-        run = await testing_questions.to_run(request.tenant_id, request.run)
+        with self._telemetry.span(names.DIFF_READ):
+            run = await testing_questions.to_run(request.tenant_id, request.run)
         answer = await self._intelligence.order(run, current_deadline())
         for part in testing_answers.to_parts(answer, run):
             if part.HasField("provenance"):

@@ -9,13 +9,15 @@ import numpy as np
 
 from conductor_features.views import TEST_HISTORY
 from conductor_rpc import names
+from conductor_rpc.call import current_call
 from conductor_rpc.exceptions import NoPrediction
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.prediction.answers import NO_MODEL, Fallback, Method, ModelLabel, Origin, Variant
 from conductor_server.prediction.columns import ColumnPlan
 from conductor_server.prediction.input_counts import InputCounts
-from conductor_server.prediction.model_failures import ModelFailures
+from conductor_server.prediction.model_failures import LACKS_REQUIRED, ModelFailures
 from conductor_server.prediction.ports import Model, ModelFailed, Route
+from conductor_server.prediction.run_notes import notes_of_run
 from conductor_server.testing.gathering import TestInputs, gather
 from conductor_server.testing.history import failure_rates
 from conductor_server.testing.questions import TEST_FAILURE
@@ -97,16 +99,17 @@ class Asking:
         if counted:
             self._count(model.plan, known)
         if not inputs.answerable.all():
-            self._failures.note(model, "a column that it requires is missing")
+            self._failures.note(model, LACKS_REQUIRED, current_call())
             return None
         try:
-            with self._telemetry.stage(names.MODEL_RUN):
+            told = notes_of_run(model.label, len(inputs.inputs))
+            with self._telemetry.stage(names.MODEL_RUN, told):
                 [probabilities] = model.score(inputs.inputs).T
         except ModelFailed as error:
-            self._failures.note(model, str(error))
+            self._failures.note(model, str(error), current_call())
             return None
         if not ((probabilities >= 0) & (probabilities <= 1)).all():
-            self._failures.note(model, "it answered what is no probability")
+            self._failures.note(model, "it answered what is no probability", current_call())
             return None
         lacks = _unreadable(model.plan, known)
         degraded = bool(lacks) or not known.complete

@@ -68,7 +68,8 @@ class Flakiness:
             rows = await self._rows(route, run, tests, until)
         if len(tests) and rows[FLAKINESS_VIEW.key].unreadable.all():
             raise NoPrediction
-        return await asyncio.to_thread(self._page, run, route, tests, rows, states, count, after)
+        with self._telemetry.span(names.TESTS_JUDGE):
+            return await asyncio.to_thread(self._page, run, route, tests, rows, states, count, after)
 
     def _page(
         self,
@@ -128,7 +129,8 @@ class Flakiness:
             )
 
         # A graph takes a while to be walked, and a message to be looked through.
-        return await asyncio.to_thread(classified)
+        with self._telemetry.span(names.TESTS_JUDGE):
+            return await asyncio.to_thread(classified)
 
     def _classified(self, failure: Failure, scored: Scored, known: Known, reach: Reach) -> Classified:
         run, history = failure.run, known.history

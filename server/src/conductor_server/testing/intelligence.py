@@ -135,7 +135,8 @@ class TestIntelligence:
             until.require(0)  # a thread may have been long in coming
             return then(self._judge(run, route, tests, known, graph))
 
-        return judged() if len(tests) <= _INLINE_TESTS and graph is None else await asyncio.to_thread(judged)
+        with self._telemetry.span(names.TESTS_JUDGE):
+            return judged() if len(tests) <= _INLINE_TESTS and graph is None else await asyncio.to_thread(judged)
 
     async def _read(
         self, run: TestRun, route: Route, until: Deadline

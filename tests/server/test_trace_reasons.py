@@ -1,0 +1,128 @@
+"""«Why was this request slow, and which model answered it?» is asked of traces alone, for causes that are real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import ANY
+
+import grpc.aio
+import pytest
+
+from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
+from conductor_rpc import names
+from conductor_workbench.faults.network import CALM, RESET, Fault, slow
+from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, bearer
+from rpc.test_authentication import key_server
+from server.harness import publish, request, write_features
+from server.test_processes import command
+from server.traced_platform import LATE_SECONDS, Asking, Platform, platform
+from server.traces import Told, collecting, new_trace, told
+
+READ, RUN = names.FEATURES_READ, names.MODEL_RUN
+SLOW_REDIS, HANGING_REDIS = slow(LATE_SECONDS), slow(3600)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something that makes an answer slow or poor, and what the trace is to tell of it."""
+
+    name: str
+    ask: Asking
+    expected: Told
+    fault: Fault = CALM
+    """Of Redis."""
+    kept: bool = True
+    """By itself, whoever asks; else the caller samples."""
+    tenant_id: str = ""
+    """Whose item of a stream is looked at."""
+    tenant_told: bool = True
+    tries: int = 1
+
+
+def cases(one: Platform) -> Sequence[Case]:
+    own, everyones, slow_one, tests = (one.models[name] for name in ("acme", "global", "slow", "tests"))
+    unary, batch, items, select, tensors = one.unary, one.batch, one.items, one.select, one.tensors
+    missing = "features: 2: pipeline_builds_v1.median_duration_7, pipeline_builds_v1.last_completed_time"
+    unasked = f"models/{one.models['demanding']}: a column that it requires is missing"
+    given_up = "Redis did not answer in time"
+    return (
+        Case("Redis is slow", unary(), Told(READ, own), SLOW_REDIS),
+        Case("… for an item", items("acme"), Told(READ, own), SLOW_REDIS, tenant_id="acme"),
+        Case("… for a batch", batch(), Told(READ, own), SLOW_REDIS),
+        Case("… for tests", select(), Told(READ, tests), SLOW_REDIS),
+        Case("… for an order", one.order(), Told(READ, tests), SLOW_REDIS),
+        # The call must come before the process has been up again for long, which a busy machine may keep it from.
+        Case("the process stood still", one.stopped(unary()), Told(names.EVENT_LOOP_STALL, own), tries=5),
+        Case("the model is slow", unary("slow"), Told(RUN, slow_one), kept=False),
+        Case("… on tensors", tensors("slow"), Told(RUN, slow_one), kept=False),
+        Case("its explanation is", unary("slow", explain=3), Told(f"{RUN}, explaining", slow_one), kept=False),
+        Case(
+            "another's model is",
+            items("acme", "slow"),
+            Told(names.MODEL_RUN_TOGETHER, own),
+            kept=False,
+            tenant_id="acme",
+        ),
+        Case(
+            "the audit log is slow",
+            one.with_audit_log_held(one.roll_back()),
+            Told(names.AUDIT, code="MODEL_NOT_FOUND"),
+            kept=False,
+        ),
+        Case("its model was refused", unary("refused"), Told(ANY, everyones, "model_unavailable")),
+        Case("its model can't answer", unary("demanding"), Told(ANY, everyones, unasked)),
+        Case("a canary answers", unary("trying"), Told(ANY, one.models["canary"]), kept=False),
+        Case("never seen before", unary(repository="never/seen"), Told(ANY, own, missing), kept=False),
+        Case("too much is asked", batch("modest", 500), Told(ANY, code="RATE_LIMITED")),
+        Case(
+            "no time is left",
+            items("acme", timeout_seconds=0.001),
+            Told(ANY, code="DEADLINE_TOO_SHORT"),
+            tenant_told=False,  # it is refused before anybody asks whose it is
+        ),
+        Case("Redis refuses connections", unary(), Told(ANY, own, "Redis"), RESET),
+        Case("… for tests", select(), Told(ANY, tests, "Redis"), RESET),
+        Case("Redis hangs", unary(), Told(READ, own, given_up), HANGING_REDIS),
+        Case("… for a batch", batch(), Told(READ, own, given_up), HANGING_REDIS),
+        Case("… for an item", items("acme"), Told(READ, own, given_up), HANGING_REDIS, tenant_id="acme"),
+    )
+
+
+@pytest.mark.timeout(300)
+async def test_the_trace_alone_tells_why_and_which_model(tmp_path: Path) -> None:
+    async with platform(tmp_path) as one:
+        for case in cases(one):
+            await one.calm()
+            with one.proxy.suffering(case.fault):
+                trace = await one.trace(case.ask, sampled=not case.kept, tenant_id=case.tenant_id, tries=case.tries)
+            assert told(trace) == case.expected, f"{case.name}\n{trace}"
+            assert (names.TENANT_ID in trace.call.attributes) == case.tenant_told, f"{case.name}\n{trace}"
+
+
+async def test_keys_that_are_slow_to_come_are_told(redis_url: str, store: Path, tmp_path: Path) -> None:
+    publish(store)
+    write_features(redis_url)
+    authority, keys = Authority(tmp_path), Keys()
+    pair = authority.issue("server")
+    with collecting() as (collector, environment), key_server(keys.jwks()) as (address, state):
+        arguments = (
+            *("--redis-url", redis_url, "--model-store", str(store), "--allow-unsigned-models", "--grace", "0"),
+            *("--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)),
+            *("--jwks", address, "--issuer", ISSUER, "--audience", AUDIENCE),
+        )
+        async with (
+            command(*arguments, environment=environment) as process,
+            grpc.aio.secure_channel(process.address, authority.credentials()) as channel,
+        ):
+            state["held"].clear()
+            asyncio.get_running_loop().call_later(LATE_SECONDS, state["held"].set)
+            trace_id, metadata = new_trace()
+            await PredictionServiceStub(channel).PredictBuildDuration(
+                request(), metadata=(*metadata, *bearer(keys.token())), timeout=60
+            )
+            trace = await collector.trace(trace_id)
+    assert told(trace).slow == names.AUTH, trace
+    assert trace.call.attributes[names.TENANT_ID] == "acme"
