@@ -100,7 +100,7 @@ class RpcServer:
         Raises:
             SettingsInvalid: a port is taken.
         """
-        await self._health.report(serving=self.is_serving)
+        self._health.report(serving=self.is_serving)
         await self.admin.start()
 
     async def start(self) -> int:
@@ -130,7 +130,7 @@ class RpcServer:
         ahead.start(method for method, work in self._work.items() if work.frequent)
         self._stalls.start()
         self._server = server
-        await self._health.report(serving=True)
+        self._health.report(serving=True)
         return self.port
 
     async def serve(self) -> None:
@@ -149,7 +149,7 @@ class RpcServer:
         if self._server is None:
             return
         server, self._server = self._server, None
-        await self._health.enter_graceful_shutdown()
+        self._health.stop_serving()
         await asyncio.sleep(self._settings.grace_seconds)
         self._health.close()
         await self._drain(server)
