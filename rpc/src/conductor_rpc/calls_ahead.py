@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -20,6 +20,7 @@ import grpc.aio
 from grpc._cython import cygrpc as core  # type: ignore[attr-defined, unused-ignore]
 
 from conductor_rpc.call import HANDED_TIME
+from conductor_rpc.handed_calls import HandedCall, HandedCalls
 from conductor_rpc.onion import Onion
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class CallsAhead:
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._asked: dict[str, int] = {}
         """Calls of a method that have not come yet."""
-        self._under_way_count = 0
+        self._handed = HandedCalls()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -63,7 +64,7 @@ class CallsAhead:
         """Ask for as many calls as there is room for, and for one at least: it is refused, if it must be."""
         if not self._core.is_running():
             return
-        most = max(1, self._onion.gate.room(self._under_way_count))
+        most = max(1, self._onion.gate.room(len(self._handed)))
         for method, count in self._asked.items():
             for _ in range(most - count):
                 self._asked[method] += 1
@@ -79,16 +80,24 @@ class CallsAhead:
             return
         finally:
             self._asked[method] -= 1
-        HANDED_TIME.set(time.monotonic())
+        handed = self._handed.handed()
         self._onion.handed_count += 1
-        self._under_way_count += 1
         self._ask()
         loop = asyncio.get_running_loop()
-        handler = self._onion.wrapped(method, self._handlers[method])
+        handler: Any = self._onion.wrapped(method, self._handlers[method])
+        handler = handler._replace(request_deserializer=partial(self._read, handed, handler.request_deserializer))
         handle = core._handle_unary_stream_rpc if handler.response_streaming else core._handle_unary_unary_rpc
         answering = handle(handler, call, loop)
         try:
             await core._schedule_rpc_coro(answering, call, loop, method)  # which ends it when its caller does, too
         finally:
-            self._under_way_count -= 1
+            self._handed.left(handed)
             self._ask()
+
+    def _read(self, handed: HandedCall, deserialize: Callable[[bytes], Any], content: bytes) -> Any:
+        """The message of a call, in the call's own task."""
+        before = len(self._handed)
+        HANDED_TIME.set(self._handed.came(handed))
+        if before - len(self._handed) > 1:  # there is more room than for the next one
+            self._ask()
+        return deserialize(content)
