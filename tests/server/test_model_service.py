@@ -15,7 +15,7 @@ from conductor.prediction.v1 import prediction_service_pb2_grpc
 from conductor_server.app import application
 from machine import within
 from rpc.harness import Keys, bearer, failure
-from server.harness import PREDICTOR, serving, settings, write_features
+from server.harness import KNOWN_MODELS, PREDICTOR, serving, settings, write_features
 from server.many import on
 from server.secured import secured_settings
 
@@ -170,6 +170,27 @@ async def test_a_watcher_is_told_everything_then_its_own_changes(redis_url, stor
         [channel] = (await stream.read()).channels
         assert (channel.version, channel.reason, channel.detail) == ("", "withdraw", "seen enough")
         stream.cancel()
+
+
+async def test_watchers_take_no_places_of_calls(redis_url, store, fleet):
+    """They may be open for days: a tenant's would leave no room for anybody's questions."""
+    fleet.publish(10)
+    few = {"max_in_flight_count": 2, "max_stream_count": 8}
+    async with (
+        application(settings(redis_url, store, **few), known_models_directory=KNOWN_MODELS) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as link,
+    ):
+        models = ModelServiceStub(link)
+        streams = [models.WatchModels(messages.WatchModelsRequest(tenant_id="acme"), timeout=60) for _ in range(6)]
+        for stream in streams:
+            assert (await stream.read()).channels
+        assert server.in_flight_count == len(streams)
+        await models.ListModels(messages.ListModelsRequest(tenant_id="acme"), timeout=30)
+        too_many = models.WatchModels(messages.WatchModelsRequest(tenant_id="acme"), timeout=60)
+        with pytest.raises(grpc.aio.AioRpcError, match="share of 6"):
+            await too_many.read()
+        for stream in streams:
+            stream.cancel()
 
 
 async def test_a_stopping_server_ends_its_streams(redis_url, store, fleet):

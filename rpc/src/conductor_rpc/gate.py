@@ -32,7 +32,7 @@ class Gate:
         )
         self.calls = Admission(_limit_of(settings), settings.batch_share)
         self.streams = Admission(FixedLimit(settings.max_stream_count), batch_share=1.0)
-        """Streams both ways are open for as long as their callers like: they must not take the places of work."""
+        """What is open for as long as its caller likes must not take the places of work."""
         telemetry.observe(names.IN_FLIGHT, lambda: self.calls.taken_count)
         telemetry.observe(names.CONCURRENCY_LIMIT, lambda: self.calls.limit.count(time.monotonic()))
 
@@ -43,6 +43,10 @@ class Gate:
         """
         free = max(0, self.calls.limit.count(time.monotonic()) - self.calls.taken_count)
         return free - min(coming_count, int(free * _MOST_COMING))
+
+    def places_of(self, method: str) -> Admission:
+        """Where calls of a method with one request take their places."""
+        return self.streams if self._work.get(method, OTHER).open_ended else self.calls
 
     def stream_item_count(self) -> int:
         """How many items one stream may have under way: a stream is held back where calls would be refused."""

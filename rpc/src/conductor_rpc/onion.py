@@ -205,7 +205,7 @@ class Onion(grpc.aio.ServerInterceptor):
                     await onion.identify(call)
                     await context.write(response)
 
-            await onion.around(call, context, request, onion.gate.calls, answer)
+            await onion.around(call, context, request, onion.gate.places_of(method), answer)
 
         async def stream_stream(requests: AsyncIterator[Any], context: _Context) -> None:
             call = admit(method, context, streams=True)
