@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,10 @@ import pytest
 from conductor.model.v1 import model_service_pb2 as messages
 from conductor.model.v1.model_service_pb2_grpc import ModelServiceStub
 from conductor.prediction.v1 import prediction_service_pb2_grpc
+from conductor_model_store import ModelScope
+from conductor_rpc.exceptions import ModelUnknown
 from conductor_server.app import application
+from conductor_server.models.control import ModelControl
 from machine import within
 from rpc.harness import Keys, bearer, failure
 from server.harness import KNOWN_MODELS, PREDICTOR, serving, settings, write_features
@@ -205,3 +209,24 @@ async def test_a_stopping_server_ends_its_streams(redis_url, store, fleet):
         await stream.read()
     assert error.value.code() == grpc.StatusCode.UNAVAILABLE
     await link.close()
+
+
+async def test_a_store_that_hangs_holds_up_nothing_else():
+    """What requests do beside the loop has the loop's own threads."""
+    goes_on = threading.Event()
+
+    class Hanging:
+        def channels(self, predictor: str, tenant_id: str) -> list[str]:
+            goes_on.wait(60)
+            return []
+
+    control = ModelControl(Hanging(), None, [PREDICTOR])
+    try:
+        asked = [asyncio.ensure_future(control.model(ModelScope(PREDICTOR, "acme"))) for _ in range(100)]
+        await asyncio.sleep(0)  # they begin
+        async with asyncio.timeout(30):
+            await asyncio.to_thread(int)
+    finally:
+        goes_on.set()
+    assert {type(found) for found in await asyncio.gather(*asked, return_exceptions=True)} == {ModelUnknown}
+    control.close()

@@ -1,8 +1,8 @@
 """Calls that were handed over and whose messages have not come.
 
-Whether one waits for a busy event loop or for its caller, who may never send anything, nobody can tell by looking at it.
-But messages that are there are read in the order of their calls. So a call that is overtaken, by the message of one that
-was handed over later, waits for its caller; and for us it waited no longer than the one that overtook it.
+Whether one waits for a busy event loop or for its caller, who may never send anything, can't be told by looking at it.
+But messages that are there are read in the order of their calls. So a call that is overtaken, by the message of one
+that was handed over later, waits for its caller; and for us it waited no longer than the one that overtook it.
 """
 
 from __future__ import annotations

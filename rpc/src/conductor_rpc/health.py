@@ -23,7 +23,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def __init__(self, service_names: tuple[str, ...]) -> None:
         self._names = ("", *service_names)
-        self._status = NOT_SERVING
+        self._status: health_pb2.HealthCheckResponse.ServingStatus = NOT_SERVING
         self._stops = False
         self._changed = asyncio.Event()
         """Set at the next change, which puts another one here."""
