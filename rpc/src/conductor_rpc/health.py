@@ -23,15 +23,14 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def __init__(self, service_names: tuple[str, ...]) -> None:
         self._names = ("", *service_names)
-        self._status: health_pb2.HealthCheckResponse.ServingStatus = NOT_SERVING
-        self._stops = False
+        self._serves = self._stops = False
         self._changed = asyncio.Event()
         """Set at the next change, which puts another one here."""
         self._closed = asyncio.Event()
 
     def report(self, *, serving: bool) -> None:
         """Set the status of every service. Once the process stops, it serves no more."""
-        self._status = SERVING if serving and not self._stops else NOT_SERVING
+        self._serves = serving and not self._stops
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -46,7 +45,7 @@ class Health(health_pb2_grpc.HealthServicer):
         """The status of a service."""
         if request.service not in self._names:
             await context.abort(grpc.StatusCode.NOT_FOUND)
-        return health_pb2.HealthCheckResponse(status=self._status)
+        return self._response(request.service)
 
     async def Watch(  # noqa: N802 - gRPC's name
         self, request: health_pb2.HealthCheckRequest, context: Any
@@ -63,19 +62,24 @@ class Health(health_pb2_grpc.HealthServicer):
 
     async def List(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         """The status of every service."""
-        statuses = {name: health_pb2.HealthCheckResponse(status=self._status) for name in self._names}
+        statuses = {name: self._response(name) for name in self._names}
         return health_pb2.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined]  # its stubs lack it
 
     def close(self) -> None:
         """End the watches."""
         self._closed.set()
 
+    def _response(self, service: str) -> health_pb2.HealthCheckResponse:
+        if service not in self._names:
+            return health_pb2.HealthCheckResponse(status=_UNKNOWN)
+        return health_pb2.HealthCheckResponse(status=SERVING if self._serves else NOT_SERVING)
+
     async def _tell(self, service: str, context: Any) -> None:
         told = None
         while True:
-            changed, status = self._changed, self._status if service in self._names else _UNKNOWN
-            if status == told:
+            changed, response = self._changed, self._response(service)
+            if response == told:
                 await changed.wait()
             else:
-                await context.write(health_pb2.HealthCheckResponse(status=status))
-                told = status
+                await context.write(response)
+                told = response

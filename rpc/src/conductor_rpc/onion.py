@@ -19,6 +19,7 @@ from conductor_rpc.admission import Admission
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import Authenticator
 from conductor_rpc.call import HANDED_TIME, NO_DEADLINE, Call, Deadline, Stage, set_current_call
+from conductor_rpc.departures import send
 from conductor_rpc.exceptions import ConductorError, DeadlineTooShort, InvalidRequest, Violation
 from conductor_rpc.gate import Gate
 from conductor_rpc.items import Handler, ItemStreams
@@ -203,7 +204,7 @@ class Onion(grpc.aio.ServerInterceptor):
             async def answer() -> None:
                 async for response in _responses(handler.unary_stream(request, context)):
                     await onion.identify(call)
-                    await context.write(response)
+                    await send(context.write, response)
 
             await onion.around(call, context, request, onion.gate.places_of(method), answer)
 
@@ -212,7 +213,7 @@ class Onion(grpc.aio.ServerInterceptor):
 
             async def answer() -> None:
                 async for response in _responses(handler.stream_stream(onion._checked(call, requests), context)):
-                    await context.write(response)
+                    await send(context.write, response)
 
             await onion.around(call, context, None, onion.gate.streams, answer)
 

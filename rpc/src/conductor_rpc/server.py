@@ -22,6 +22,7 @@ from conductor_rpc.admin.ports import AdminPorts
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import authenticator
 from conductor_rpc.calls_ahead import CallsAhead
+from conductor_rpc.departures import log_nothing_unsent
 from conductor_rpc.dropped_calls import DroppedCalls
 from conductor_rpc.items import ItemStreams
 from conductor_rpc.onion import Onion
@@ -113,6 +114,7 @@ class RpcServer:
             SettingsInvalid: the TLS files can't be used, or a port is taken.
         """
         await self.start_admin()
+        log_nothing_unsent()
         server = grpc.aio.server(interceptors=(self._onion,), options=self._options())
         self._dropped.watch_newest()
         ahead = CallsAhead(server, self._onion)
