@@ -15,29 +15,30 @@ from conductor_rpc.call import NO_DEADLINE, Call, current_call
 from conductor_rpc.gate import Gate
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import OFF
-from rpc.harness import failure, request, serving, wait_for_calls
+from rpc.harness import PREDICTION, failure, request, serving, wait_for_calls
 from rpc.traced import Traced
 
 CALLS = 24
 TURN_SECONDS = 0.02
+GOOD, LATE_SECONDS = 4, 1.0
 TURNS_EACH = 3
 """Of the event loop, at least, between calls that are handed over one by one."""
 
 
 @asynccontextmanager
-async def burst(running):
-    """Calls that have all come while the event loop stood still."""
+async def burst(running, before=0):
+    """Calls that have all come while the event loop stood still; ``before``: how many others had come."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
     with grpc.insecure_channel(running.target, options=options) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         await asyncio.to_thread(stub.PredictBuildDuration, request())
         calls = [stub.PredictBuildDuration.future(request(), timeout=30) for _ in range(CALLS)]
-        wait_for_calls(running.server, 1 + CALLS)
+        wait_for_calls(running.server, before + 1 + CALLS)
         yield calls
         await asyncio.to_thread(lambda: [call.code() for call in calls])
 
 
-async def turns_between_first_and_last(running) -> int:
+async def turns_between_first_and_last(running, before=0) -> int:
     """How often the event loop turned from the first of the calls to the last."""
     moments: list[int] = []
     turns = 0
@@ -51,7 +52,7 @@ async def turns_between_first_and_last(running) -> int:
         moments.append(turns)
 
     running.predictions.behaviour = note
-    async with burst(running) as calls:
+    async with burst(running, before) as calls:
         del moments[:]
         turn()
         await asyncio.to_thread(lambda: [call.result() for call in calls])
@@ -76,9 +77,55 @@ def test_there_is_room_for_what_the_limit_leaves():
     assert gate.room(0) == 4
     place = gate.admit(gate.calls, call, "acme", request())
     assert gate.room(0) == 3
-    assert gate.room(2) == 2  # one of these is on its way to a place
+    assert gate.room(1) == 2  # which is on its way to a place
+    assert gate.room(100) == 1  # some of these may never come
     gate.release(gate.calls, call, place, answered=True)
     assert gate.room(0) == 4
+
+
+@asynccontextmanager
+async def unsaid(running, count):
+    """Calls whose callers have not sent a message; each takes one that it sends then."""
+    method = f"/{PREDICTION}/PredictBuildDuration"
+    async with running.channel() as channel:
+        open_call = channel.stream_unary(method, request_serializer=lambda message: message.SerializeToString())
+        calls = []
+        for number in range(1, count + 1):  # one by one: the queue before them is short
+            calls.append(open_call(timeout=60))
+            async with asyncio.timeout(30):
+                await calls[-1].wait_for_connection()
+                while running.server._onion.handed_count < number:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.001)
+        yield calls
+        for call in calls:
+            call.cancel()
+
+
+async def test_who_opens_calls_and_says_nothing_takes_nobodys_room():
+    most = 2 * CALLS
+    async with serving(max_in_flight_count=most) as running, running.stub() as stub, unsaid(running, 4 * CALLS):
+        for _ in range(GOOD):  # one of them overtakes the silent ones, whichever grpc.aio takes by itself
+            await stub.PredictBuildDuration(request())
+        assert await turns_between_first_and_last(running, before=4 * CALLS + GOOD) < CALLS
+
+
+async def test_what_waits_for_its_caller_has_not_waited_for_us():
+    """Else a tenant that sends its messages late would have everybody's limit fall."""
+    told: list[float] = []
+
+    async def note(_):
+        told.append(time.monotonic() - current_call().began)
+
+    async with serving() as running, running.stub() as stub, unsaid(running, GOOD) as late:
+        running.predictions.behaviour = note
+        await asyncio.sleep(LATE_SECONDS)
+        for _ in range(GOOD):  # overtake them
+            await stub.PredictBuildDuration(request())
+        for call in late:
+            await call.write(request())
+            await call.done_writing()
+            await call
+    assert max(told) < LATE_SECONDS
 
 
 async def test_who_leaves_is_not_worked_for_and_who_comes_after_is():

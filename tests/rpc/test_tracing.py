@@ -17,7 +17,7 @@ from conductor_rpc import names, tracing
 from conductor_rpc.call import NO_DEADLINE, Call, set_current_call
 from conductor_rpc.sampling import head_sampler
 from conductor_rpc.telemetry import OFF
-from rpc.harness import PREDICTION, request, serving
+from rpc.harness import PREDICTION, bearer, request, serving
 from rpc.traced import METHOD, OFF_BUT_FOR_CALLERS, Traced
 
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -222,6 +222,21 @@ async def test_the_tail_is_bounded_so_that_a_slow_server_is_not_slowed_down(monk
     assert end("OK", 20) == 2
     monkeypatch.setattr(time, "perf_counter", lambda: 100.0)
     assert end("OK", 20) == 5
+
+
+async def test_strangers_who_sample_leave_few_traces(secure, keys, authority, monkeypatch):
+    """Else who has no credentials fills the exporter's queue, and others' traces are lost."""
+    monkeypatch.setattr(tracing, "_MOST_AT_ONCE", 3)
+    monkeypatch.setattr(tracing, "_MOST_PER_S", 0.0)
+    traced = Traced()
+    sampled = (("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01"),)
+    known = (*sampled, *bearer(keys.token("acme")))
+    async with serving(traced.telemetry, **secure) as running, running.stub(authority.credentials()) as stub:
+        for metadata in (sampled, known):
+            for _ in range(5):
+                await stub.PredictBuildDuration(request("acme"), metadata=metadata).code()
+    told = [span.attributes[names.RPC_RESPONSE_STATUS_CODE] for span in traced.calls]
+    assert told == ["UNAUTHENTICATED"] * 3 + ["OK"] * 5
 
 
 async def test_exemplars_point_to_the_trace():

@@ -217,3 +217,17 @@ def test_the_check_finds_what_is_planted() -> None:
     farewell = GoAwayFrame(0, 0, 2, b"protocol error at /usr/lib/transport.cc:120")
     assert list(filter(None, map(inside, told([farewell]))))
     assert not list(filter(None, map(inside, told([GoAwayFrame(0, 0, 2, b"too_many_pings")]))))
+
+
+def test_what_is_no_handshake_is_not_logged(scene: Scene) -> None:
+    """Who has no credentials could fill the disk with gRPC's own lines."""
+    host, _, port = scene.platform.prediction_target.rpartition(":")
+    logged = len(scene.logs())
+    for _ in range(20):
+        with socket.create_connection((host, int(port)), 30) as connection, contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while connection.recv(4096):
+                pass
+    with channel(scene) as calls:
+        require_good(scene, calls)
+    assert "Handshake" not in scene.logs()[logged:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from contextlib import asynccontextmanager
 
@@ -12,10 +13,13 @@ import pytest
 from conductor.model.v1 import model_service_pb2 as messages
 from conductor.model.v1.model_service_pb2_grpc import ModelServiceStub
 from conductor.prediction.v1 import prediction_service_pb2_grpc
+from conductor_model_store import ModelScope
+from conductor_rpc.exceptions import ModelUnknown
 from conductor_server.app import application
+from conductor_server.models.control import ModelControl
 from machine import within
 from rpc.harness import Keys, bearer, failure
-from server.harness import PREDICTOR, serving, settings, write_features
+from server.harness import KNOWN_MODELS, PREDICTOR, serving, settings, write_features
 from server.many import on
 from server.secured import secured_settings
 
@@ -172,6 +176,27 @@ async def test_a_watcher_is_told_everything_then_its_own_changes(redis_url, stor
         stream.cancel()
 
 
+async def test_watchers_take_no_places_of_calls(redis_url, store, fleet):
+    """They may be open for days: a tenant's would leave no room for anybody's questions."""
+    fleet.publish(10)
+    few = {"max_in_flight_count": 2, "max_stream_count": 8}
+    async with (
+        application(settings(redis_url, store, **few), known_models_directory=KNOWN_MODELS) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as link,
+    ):
+        models = ModelServiceStub(link)
+        streams = [models.WatchModels(messages.WatchModelsRequest(tenant_id="acme"), timeout=60) for _ in range(6)]
+        for stream in streams:
+            assert (await stream.read()).channels
+        assert server.in_flight_count == len(streams)
+        await models.ListModels(messages.ListModelsRequest(tenant_id="acme"), timeout=30)
+        too_many = models.WatchModels(messages.WatchModelsRequest(tenant_id="acme"), timeout=60)
+        with pytest.raises(grpc.aio.AioRpcError, match="share of 6"):
+            await too_many.read()
+        for stream in streams:
+            stream.cancel()
+
+
 async def test_a_stopping_server_ends_its_streams(redis_url, store, fleet):
     fleet.publish(10)
     async with serving(redis_url, store) as server:
@@ -184,3 +209,24 @@ async def test_a_stopping_server_ends_its_streams(redis_url, store, fleet):
         await stream.read()
     assert error.value.code() == grpc.StatusCode.UNAVAILABLE
     await link.close()
+
+
+async def test_a_store_that_hangs_holds_up_nothing_else():
+    """What requests do beside the loop has the loop's own threads."""
+    goes_on = threading.Event()
+
+    class Hanging:
+        def channels(self, predictor: str, tenant_id: str) -> list[str]:
+            goes_on.wait(60)
+            return []
+
+    control = ModelControl(Hanging(), None, [PREDICTOR])
+    try:
+        asked = [asyncio.ensure_future(control.model(ModelScope(PREDICTOR, "acme"))) for _ in range(100)]
+        await asyncio.sleep(0)  # they begin
+        async with asyncio.timeout(30):
+            await asyncio.to_thread(int)
+    finally:
+        goes_on.set()
+    assert {type(found) for found in await asyncio.gather(*asked, return_exceptions=True)} == {ModelUnknown}
+    control.close()

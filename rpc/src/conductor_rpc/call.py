@@ -57,7 +57,8 @@ NO_DEADLINE = Deadline(float("inf"))
 
 HANDED_TIME: ContextVar[float] = ContextVar("conductor_handed_time", default=0.0)
 """When gRPC handed over the call of this task, on the clock of ``time.monotonic()``; 0 where it did not. While
-the event loop is busy, what is handed over waits for some turns until it is begun with."""
+the event loop is busy, what is handed over waits for some turns until it is begun with. Where the call waited for its
+caller, that counts as later (``handed_calls.py``)."""
 
 _MOST_STAGES = 128
 """A stream may go on for days."""

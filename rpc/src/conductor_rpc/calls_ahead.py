@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,7 +18,6 @@ import grpc
 import grpc.aio
 from grpc._cython import cygrpc as core  # type: ignore[attr-defined, unused-ignore]
 
-from conductor_rpc.call import HANDED_TIME
 from conductor_rpc.onion import Onion
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +33,6 @@ class CallsAhead:
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._asked: dict[str, int] = {}
         """Calls of a method that have not come yet."""
-        self._under_way_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -63,7 +60,7 @@ class CallsAhead:
         """Ask for as many calls as there is room for, and for one at least: it is refused, if it must be."""
         if not self._core.is_running():
             return
-        most = max(1, self._onion.gate.room(self._under_way_count))
+        most = max(1, self._onion.gate.room(len(self._onion.handed_calls)))
         for method, count in self._asked.items():
             for _ in range(most - count):
                 self._asked[method] += 1
@@ -79,16 +76,16 @@ class CallsAhead:
             return
         finally:
             self._asked[method] -= 1
-        HANDED_TIME.set(time.monotonic())
+        handed_calls = self._onion.handed_calls
+        handed = handed_calls.handed()
         self._onion.handed_count += 1
-        self._under_way_count += 1
         self._ask()
         loop = asyncio.get_running_loop()
-        handler = self._onion.wrapped(method, self._handlers[method])
+        handler = handed_calls.reading(handed, self._onion.wrapped(method, self._handlers[method]))
         handle = core._handle_unary_stream_rpc if handler.response_streaming else core._handle_unary_unary_rpc
         answering = handle(handler, call, loop)
         try:
             await core._schedule_rpc_coro(answering, call, loop, method)  # which ends it when its caller does, too
         finally:
-            self._under_way_count -= 1
+            handed_calls.left(handed)
             self._ask()

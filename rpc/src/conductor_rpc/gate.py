@@ -16,6 +16,8 @@ from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import Telemetry
 from conductor_rpc.work import OTHER, Work
 
+_MOST_COMING = 0.75
+"""Of what is free."""
 _REASONS = {Overloaded: "overloaded", TenantOverloaded: "tenant_overloaded", RateLimited: "rate_limited"}
 
 
@@ -30,13 +32,21 @@ class Gate:
         )
         self.calls = Admission(_limit_of(settings), settings.batch_share)
         self.streams = Admission(FixedLimit(settings.max_stream_count), batch_share=1.0)
-        """Streams both ways are open for as long as their callers like: they must not take the places of work."""
+        """What is open for as long as its caller likes must not take the places of work."""
         telemetry.observe(names.IN_FLIGHT, lambda: self.calls.taken_count)
         telemetry.observe(names.CONCURRENCY_LIMIT, lambda: self.calls.limit.count(time.monotonic()))
 
-    def room(self, under_way_count: int) -> int:
-        """How many more calls there is room for, while so many have come, some of which may not have a place yet."""
-        return self.calls.limit.count(time.monotonic()) - max(self.calls.taken_count, under_way_count)
+    def room(self, coming_count: int) -> int:
+        """How many more calls there is room for, while so many are coming that have no place yet.
+
+        These may be of nobody, and never come: some room is kept free of them.
+        """
+        free = max(0, self.calls.limit.count(time.monotonic()) - self.calls.taken_count)
+        return free - min(coming_count, int(free * _MOST_COMING))
+
+    def places_of(self, method: str) -> Admission:
+        """Where calls of a method with one request take their places."""
+        return self.streams if self._work.get(method, OTHER).open_ended else self.calls
 
     def stream_item_count(self) -> int:
         """How many items one stream may have under way: a stream is held back where calls would be refused."""

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
 
 from conductor_rpc.call import Call, Deadline, Identity, current_call
+from conductor_rpc.departures import send
 from conductor_rpc.exceptions import ConductorError, CredentialsInvalid, InvalidRequest, Stopping, Violation
 from conductor_rpc.settings import RpcSettings
 
@@ -140,7 +141,7 @@ class _ItemStream:
         response, self._response = self._response, self._response_type()
         answered, self._answered = self._answered, []
         self._under_way.difference_update(answered)  # the caller may use an id again before the write has returned
-        await write(response)
+        await send(write, response)
         self._taken_count -= len(answered)
         self._freed.set()
 

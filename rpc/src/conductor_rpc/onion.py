@@ -19,8 +19,10 @@ from conductor_rpc.admission import Admission
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import Authenticator
 from conductor_rpc.call import HANDED_TIME, NO_DEADLINE, Call, Deadline, Stage, set_current_call
+from conductor_rpc.departures import send
 from conductor_rpc.exceptions import ConductorError, DeadlineTooShort, InvalidRequest, Violation
 from conductor_rpc.gate import Gate
+from conductor_rpc.handed_calls import HandedCalls
 from conductor_rpc.items import Handler, ItemStreams
 from conductor_rpc.roles import AUDITED, access, require_role
 from conductor_rpc.settings import RpcSettings
@@ -59,6 +61,7 @@ class Onion(grpc.aio.ServerInterceptor):
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self.handed_count = 0
         """Calls that gRPC has handed to us, of whatever method."""
+        self.handed_calls = HandedCalls()
         self.gate = Gate(settings, telemetry, work)
         self.item_streams = ItemStreams(self.item, settings, self.gate.stream_item_count)
 
@@ -163,13 +166,21 @@ class Onion(grpc.aio.ServerInterceptor):
     ) -> Any:
         """The handler of a method within all layers."""
         self.handed_count += 1
-        HANDED_TIME.set(time.monotonic())
         method = handler_call_details.method
-        known = self._handlers.get(method)
-        if known is not None:
-            return known
-        handler = await continuation(handler_call_details)
-        return handler if handler is None else self.wrapped(method, handler)  # None: gRPC answers UNIMPLEMENTED
+        handler = self._handlers.get(method)
+        if handler is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # gRPC answers UNIMPLEMENTED
+                return None
+            handler = self.wrapped(method, handler)
+        return handler if handler.request_streaming else self._noted(handler)
+
+    def _noted(self, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        """The handler of the call of this task."""
+        handed, task = self.handed_calls.handed(), asyncio.current_task()
+        if task is not None:
+            task.add_done_callback(lambda _: self.handed_calls.left(handed))
+        return self.handed_calls.reading(handed, handler)
 
     def wrapped(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         """The handler of a method within all layers; the same one each time."""
@@ -206,16 +217,16 @@ class Onion(grpc.aio.ServerInterceptor):
                 async for response in _responses(handler.unary_stream(request, context)):
                     await onion.identify(call)
                     call.first_answered = call.first_answered or time.monotonic()
-                    await context.write(response)
+                    await send(context.write, response)
 
-            await onion.around(call, context, request, onion.gate.calls, answer)
+            await onion.around(call, context, request, onion.gate.places_of(method), answer)
 
         async def stream_stream(requests: AsyncIterator[Any], context: _Context) -> None:
             call = admit(method, context, streams=True)
 
             async def answer() -> None:
                 async for response in _responses(handler.stream_stream(onion._checked(call, requests), context)):
-                    await context.write(response)
+                    await send(context.write, response)
 
             await onion.around(call, context, None, onion.gate.streams, answer)
 

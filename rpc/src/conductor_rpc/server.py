@@ -22,6 +22,7 @@ from conductor_rpc.admin.ports import AdminPorts
 from conductor_rpc.audit import Audit
 from conductor_rpc.authentication import authenticator
 from conductor_rpc.calls_ahead import CallsAhead
+from conductor_rpc.departures import log_nothing_unsent
 from conductor_rpc.dropped_calls import DroppedCalls
 from conductor_rpc.items import ItemStreams
 from conductor_rpc.onion import Onion
@@ -100,7 +101,7 @@ class RpcServer:
         Raises:
             SettingsInvalid: a port is taken.
         """
-        await self._health.report(serving=self.is_serving)
+        self._health.report(serving=self.is_serving)
         await self.admin.start()
 
     async def start(self) -> int:
@@ -113,6 +114,7 @@ class RpcServer:
             SettingsInvalid: the TLS files can't be used, or a port is taken.
         """
         await self.start_admin()
+        log_nothing_unsent()
         server = grpc.aio.server(interceptors=(self._onion,), options=self._options())
         self._dropped.watch_newest()
         ahead = CallsAhead(server, self._onion)
@@ -130,7 +132,7 @@ class RpcServer:
         ahead.start(method for method, work in self._work.items() if work.frequent)
         self._stalls.start()
         self._server = server
-        await self._health.report(serving=True)
+        self._health.report(serving=True)
         return self.port
 
     async def serve(self) -> None:
@@ -149,7 +151,7 @@ class RpcServer:
         if self._server is None:
             return
         server, self._server = self._server, None
-        await self._health.enter_graceful_shutdown()
+        self._health.stop_serving()
         await asyncio.sleep(self._settings.grace_seconds)
         self._health.close()
         await self._drain(server)

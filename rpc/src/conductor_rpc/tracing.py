@@ -29,6 +29,8 @@ _TRACE_HEADERS = propagate.get_global_textmap().fields - _OTHERS
 """What callers tell of their trace with, in the formats that OTEL_PROPAGATORS names."""
 SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 _REFUSED = "RESOURCE_EXHAUSTED"
+_STRANGERS = "UNAUTHENTICATED"
+"""What those get whom nobody knows. That they sample their calls must not cost the traces of others."""
 SLOW_SECONDS = 0.1
 """The budget of one prediction."""
 _MOST_AT_ONCE = 100
@@ -54,6 +56,7 @@ class Traces:
     def __init__(self, tracer: Tracer, head: Sampler | None, slow_seconds: float, stalls: Stalls) -> None:
         """The tracer records all that it is told. ``head``: None keeps every call."""
         self._tracer, self._head, self._slow_seconds, self._stalls = tracer, head, slow_seconds, stalls
+        self._of_strangers = Allowance(_MOST_AT_ONCE, _MOST_PER_S)
         self._allowances = {reason: Allowance(_MOST_AT_ONCE, _MOST_PER_S) for reason in names.REASONS_TO_KEEP}
 
     def ended(self, call: Call, began: float, ended: float, attributes: Mapping[str, str]) -> Context | None:
@@ -66,7 +69,8 @@ class Traces:
         # Who came right after a stall has most likely waited in it, where nobody could see him.
         seconds = ended - self._stalls.waited_since(began)
         reason = reason_to_keep(call, seconds, self._slow_seconds) or (names.LOGGED if call.span_id else "")
-        if not (self._sampled(parent, attributes) or (reason and self._allowances[reason].take(ended))):
+        sampled = self._sampled(parent, attributes) and (call.code != _STRANGERS or self._of_strangers.take(ended))
+        if not (sampled or (reason and self._allowances[reason].take(ended))):
             return None
         clock = _Clock()
         name = attributes[names.RPC_METHOD]

@@ -36,6 +36,8 @@ class Work:
 
     frequent: bool = False
     """Comes by hundreds a second, or by dozens at once: taken from gRPC many at a time."""
+    open_ended: bool = False
+    """Is open for as long as its caller likes, and asks for next to nothing meanwhile."""
 
     def criticality_of(self, metadata: Mapping[str, str | bytes]) -> Criticality:
         """What the caller says; a class that is not known is as none."""

@@ -88,6 +88,7 @@ async def application(
         tests = await stack.enter_async_context(test_intelligence(settings, reader, registry, telemetry))
         watch = store.watch()
         control = ModelControl(store, watch, registry.predictors)
+        stack.callback(control.close)
         tensor_models = ServingModels(registry, registry.predictors)
         services = [
             prediction_service(predictor, telemetry, lambda: server.item_streams),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 from conductor_model_store import (
@@ -26,6 +28,7 @@ from conductor_server.models.resident import Place
 
 _Result = TypeVar("_Result")
 _LOOK_SECONDS = 0.5
+_THREADS = 4
 
 
 class _Subscriber:
@@ -44,6 +47,12 @@ class ModelControl:
         """``watch``: the server's own, which its watcher polls."""
         self._store, self._watch, self._predictors = store, watch, frozenset(predictors)
         self._subscribers: set[_Subscriber] = set()
+        # Of its own: a store that is slow, or asked too much, must not hold up what requests do beside the loop.
+        self._threads = ThreadPoolExecutor(_THREADS, "model-control")
+
+    def close(self) -> None:
+        """Wait for nobody."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def moved(self, places: Sequence[Place]) -> None:
         """Tell the streams; the watcher's."""
@@ -66,7 +75,7 @@ class ModelControl:
             found = (self._watch.pointer(*place) for place in places)
             return [pointer for pointer in found if pointer is not None]
 
-        return await _translated(read)
+        return await self._translated(read)
 
     async def model(self, scope: ModelScope) -> tuple[list[Pointer], list[StoredVersion], list[Pointer]]:
         """A model's channels, its versions and its history, newest first of each channel.
@@ -85,7 +94,7 @@ class ModelControl:
             versions = self._store.versions(scope.predictor, scope.tenant_id)
             return current, versions, [pointer for history in histories for pointer in history]
 
-        return await _translated(read)
+        return await self._translated(read)
 
     async def promote(
         self, scope: ModelScope, version: str, channel: str, weight: float, *, actor: str, detail: str
@@ -97,7 +106,7 @@ class ModelControl:
                 moved.
         """
         _check_channel(channel)
-        return await _translated(
+        return await self._translated(
             lambda: self._store.promote(
                 scope.predictor, scope.tenant_id, version, channel, weight, actor=actor, detail=detail
             )
@@ -106,14 +115,14 @@ class ModelControl:
     async def rollback(self, scope: ModelScope, channel: str, *, actor: str, detail: str) -> Pointer:
         """Point a channel at what it pointed at before. Raises as ``promote``."""
         _check_channel(channel)
-        return await _translated(
+        return await self._translated(
             lambda: self._store.rollback(scope.predictor, scope.tenant_id, channel, actor=actor, detail=detail)
         )
 
     async def withdraw(self, scope: ModelScope, channel: str, *, actor: str, detail: str) -> Pointer:
         """Let a channel point nowhere. Raises as ``promote``."""
         _check_channel(channel)
-        return await _translated(
+        return await self._translated(
             lambda: self._store.withdraw(scope.predictor, scope.tenant_id, channel, detail, actor=actor)
         )
 
@@ -137,10 +146,28 @@ class ModelControl:
                     continue
                 subscriber.event.clear()
                 places, subscriber.moved = list(subscriber.moved), {}
-                found = await _translated(lambda places=places: [self._watch.pointer(*place) for place in places])  # type: ignore[misc]
+                found = await self._translated(lambda places=places: [self._watch.pointer(*place) for place in places])  # type: ignore[misc]
                 yield [pointer for pointer in found if pointer is not None]
         finally:
             self._subscribers.discard(subscriber)
+
+    async def _translated(self, work: Callable[[], _Result]) -> _Result:
+        """Do it beside the loop; the store's errors become those that callers are told of."""
+        try:
+            within = copy_context()  # so that what is logged there names the call
+            return await asyncio.get_running_loop().run_in_executor(self._threads, within.run, work)
+        except ModelNotFound as error:
+            raise exceptions.ModelUnknown(str(error)) from error
+        except (CorruptModel, UntrustedModel) as error:
+            raise exceptions.ModelDamaged(str(error)) from error
+        except NoAuthority as error:
+            raise exceptions.ModelAuthorityMissing from error
+        except PointerMoved as error:
+            raise exceptions.ModelMoved(str(error)) from error
+        except InvalidScope as error:
+            raise exceptions.InvalidRequest([exceptions.Violation("", str(error))]) from error
+        except ModelStoreUnavailable as error:
+            raise exceptions.ModelStoreDown from error
 
     def _wants(self, tenant_id: str, predictor: str) -> Callable[[Place], bool]:
         def wants(place: Place) -> bool:
@@ -158,21 +185,3 @@ class ModelControl:
 def _check_channel(channel: str) -> None:
     if channel not in CHANNELS:
         raise exceptions.InvalidRequest([exceptions.Violation("channel", f"must be one of {', '.join(CHANNELS)}")])
-
-
-async def _translated(work: Callable[[], _Result]) -> _Result:
-    """Do it beside the loop; the store's errors become those that callers are told of."""
-    try:
-        return await asyncio.to_thread(work)
-    except ModelNotFound as error:
-        raise exceptions.ModelUnknown(str(error)) from error
-    except (CorruptModel, UntrustedModel) as error:
-        raise exceptions.ModelDamaged(str(error)) from error
-    except NoAuthority as error:
-        raise exceptions.ModelAuthorityMissing from error
-    except PointerMoved as error:
-        raise exceptions.ModelMoved(str(error)) from error
-    except InvalidScope as error:
-        raise exceptions.InvalidRequest([exceptions.Violation("", str(error))]) from error
-    except ModelStoreUnavailable as error:
-        raise exceptions.ModelStoreDown from error

@@ -15,6 +15,7 @@ from conductor_rpc.call import current_call
 from conductor_rpc.exceptions import InvalidRequest, ModelAdminRequired, Stopping, Violation
 from conductor_rpc.roles import MODELS_ADMIN
 from conductor_rpc.server import Service
+from conductor_rpc.work import Work
 from conductor_server.models.comparison import Comparison
 from conductor_server.models.control import ModelControl
 from conductor_server.prediction.answers import ModelLabel, Variant
@@ -165,4 +166,5 @@ def _channel(pointer: Pointer) -> messages.ModelChannel:
 def model_service(control: ModelControl, comparison: Comparison, is_serving: Callable[[], bool]) -> Service:
     """The service, ready to be served."""
     servicer = ModelServicer(control, comparison, is_serving)
-    return Service(SERVICE_NAME, lambda server: stubs.add_ModelServiceServicer_to_server(servicer, server))
+    work = {"WatchModels": Work(open_ended=True)}
+    return Service(SERVICE_NAME, lambda server: stubs.add_ModelServiceServicer_to_server(servicer, server), work=work)
