@@ -26,7 +26,7 @@ from hyperframe.frame import (
 )
 
 from faults.scene import Scene
-from security.attacked import ATTACK_SECONDS, Attacked, channel, inside, require_good
+from security.attacked import ATTACK_SECONDS, Attacked, channel, inside, require_good, require_good_soon
 from security.raw_http2 import PREFACE, RawConnection
 
 Parts = list[bytes | Frame]
@@ -152,7 +152,7 @@ def test_frames(scene: Scene, server: Attacked) -> None:
             with RawConnection(target, authority) as connection:
                 frames = heard(connection, parts(connection))
             assert not any(map(inside, told(frames))), f"{name}: {frames}"
-            require_good(scene, calls)
+            require_good_soon(scene, calls)
         server.require_back(before, megabytes=40)
 
 
@@ -176,7 +176,7 @@ def test_random_frames(scene: Scene, server: Attacked) -> None:
                     connection.send(*parts)
                 frames = list(connection.frames(0.02))
             assert not any(map(inside, told(frames))), f"seed {seed}: {frames}"
-            require_good(scene, calls)
+            require_good_soon(scene, calls)
             seed += 1
         server.require_back(before, megabytes=40)
 

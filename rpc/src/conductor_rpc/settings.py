@@ -71,7 +71,7 @@ class RpcSettings(LogSettings):
     concurrency_limit: Literal["adaptive", "fixed"] = "adaptive"
     """``adaptive``: fewer calls are let in while predictions take longer than they should. ``fixed``: always
     ``max_in_flight_count``."""
-    target_latency_seconds: float = Field(default=0.03, gt=0)
+    target_latency_seconds: float = Field(default=0.05, gt=0)
     """What the quickest tenth of predictions may take before the adaptive limit falls."""
     batch_share: float = Field(default=0.5, gt=0, le=1)
     """Batch work is let in while less than this share of the limit is taken."""

@@ -114,8 +114,10 @@ class ConnectionSettings:
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 0),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.initial_reconnect_backoff_ms", 100),
+            # What connecting may take, TLS included: a busy server or a far one needs its time for the handshake.
+            ("grpc.min_reconnect_backoff_ms", 1_000),
+            # Within the attempts of one call: a process that stops may break off a connection that is just being made.
+            ("grpc.initial_reconnect_backoff_ms", 50),
             ("grpc.max_reconnect_backoff_ms", 2_000),
             ("grpc.primary_user_agent", f"conductor-client/{version('conductor-client')}"),
         ]
