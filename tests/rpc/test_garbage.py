@@ -1,5 +1,5 @@
 """However a call ends, it leaves nothing behind that only the garbage collector finds: a thousand refusals a second
-would stop everybody else's calls for a tenth of a second at a time."""
+would stop everybody else's calls again and again."""
 
 from __future__ import annotations
 

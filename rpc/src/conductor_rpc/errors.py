@@ -143,7 +143,7 @@ async def end(
         await context.abort(code_of(status), status.message, metadata)
     except grpc.aio.AbortError as aborted:
         # gRPC keeps it with the call. On its way out it would gather all frames of the call, and so the call itself:
-        # fifty objects in a circle, which of a thousand refusals a second make pauses for garbage collection of 0.1 s.
+        # fifty objects in a circle, which of a thousand refusals a second make long pauses for garbage collection.
         aborted.__traceback__ = aborted.__context__ = None
 
 
