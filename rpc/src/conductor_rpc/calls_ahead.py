@@ -54,6 +54,7 @@ class CallsAhead:
             return
         self._core = self._server._server  # type: ignore[attr-defined]
         self._asked = dict.fromkeys(methods, 0)
+        self._onion.handed_calls.overtaken = self._ask
         self._ask()
 
     def _ask(self) -> None:

@@ -37,6 +37,8 @@ class HandedCalls:
         """``clock`` tells the time in seconds."""
         self._clock = clock
         self._waiting: OrderedDict[HandedCall, None] = OrderedDict()
+        self.overtaken: Callable[[], None] = lambda: None
+        """Called when there are fewer because some were overtaken."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -64,10 +66,13 @@ class HandedCalls:
         """
         now = self._clock()
         if call in self._waiting:
+            count = len(self._waiting)
             while (first := next(iter(self._waiting))) is not call:
                 first.longest_wait = now - call.time
                 del self._waiting[first]
             del self._waiting[call]
+            if count - len(self._waiting) > 1:
+                self.overtaken()
         return max(call.time, now - call.longest_wait)
 
     def left(self, call: HandedCall) -> None:

@@ -50,7 +50,7 @@ class ConnectionSettings:
     """Deadline of a call about tests, its retries included: there may be thousands, and a diff that takes its time."""
     publish_timeout_seconds: float = 300.0
     """Deadline of a whole stream of events."""
-    maximum_attempts: int = 4
+    maximum_attempts: int = 5
     """Attempts of a call that finds the server UNAVAILABLE; 1 for no retry. gRPC allows at most 5."""
     initial_backoff_seconds: float = 0.02
     """Wait before the second attempt, randomised; doubles up to ``maximum_backoff_seconds``."""
