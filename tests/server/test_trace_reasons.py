@@ -96,7 +96,7 @@ async def test_the_trace_alone_tells_why_and_which_model(tmp_path: Path) -> None
     async with platform(tmp_path) as one:
         for case in cases(one):
             await one.calm()
-            await asyncio.sleep(0.1)  # a stall that ended 0.03 s before a call is told with it: not that of the case before
+            await asyncio.sleep(0.1)  # a stall that ended just before a call is told with it: not that of the last case
             with one.proxy.suffering(case.fault):
                 trace = await one.trace(case.ask, sampled=not case.kept, tenant_id=case.tenant_id, tries=case.tries)
             assert told(trace) == case.expected, f"{case.name}\n{trace}"
