@@ -166,13 +166,15 @@ async def test_a_model_that_can_not_be_loaded_leaves_the_global_one_answering_an
     blob.write_bytes(content[:-1] + b"?")
     telemetry, read = measured()
     async with serving(redis_url, store, telemetry, **LAZY) as server:
-        message = request(lines=0)
+        message, began = request(lines=0), time.monotonic()
         await server.eventually(lambda a: a.provenance.fallback_reason == UNAVAILABLE, message)
-        for _ in range(100):
-            answer = await server.predict(message)
-            assert answer.provenance.model_name == GLOBAL
-            assert answer.provenance.fallback_reason in (UNAVAILABLE, LOADING)
-        assert read()[names.MODEL_REFUSALS] <= 3
+        async with asyncio.timeout(60):
+            while read()[names.MODEL_REFUSALS] < 2:  # it is tried again, of which nobody should expect anything
+                for _ in range(100):
+                    answer = await server.predict(message)
+                    assert answer.provenance.model_name == GLOBAL
+                    assert answer.provenance.fallback_reason == UNAVAILABLE
+        assert time.monotonic() - began > 1
         # The others are not held up by it, and when it is mended it serves.
         await server.eventually(lambda a: a.provenance.model_name == own("zeta"), request("zeta"))
         blob.write_bytes(content)

@@ -26,6 +26,7 @@ from conductor.prediction.v1.build_duration_pb2 import (
     StreamBuildDurationPredictionsRequest,
 )
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
+from conductor.prediction.v1.provenance_pb2 import FallbackReason
 from conductor.testing.v1.test_intelligence_service_pb2_grpc import TestIntelligenceServiceStub
 from conductor.testing.v1.test_order_pb2 import PrioritizeTestsRequest
 from conductor.testing.v1.test_selection_pb2 import SelectTestsRequest
@@ -37,6 +38,7 @@ from server.many import quick_store
 from server.test_processes import command
 from server.traces import Collector, Trace, collecting, new_trace
 
+TENANTS = ("acme", "slow", "refused", "demanding", "trying")
 LATE_SECONDS = 0.3
 """By which Redis is late, or the process stands still: longer than anything else takes."""
 READ_SECONDS = 1.0
@@ -50,6 +52,7 @@ RUN = {
     "test_ids": tests_model.test_ids(range(2_000)),
     "changed_files": [{"path": tests_model.path_name(0)}],
 }
+LOADING = FallbackReason.FALLBACK_REASON_MODEL_LOADING
 Metadata = tuple[tuple[str, str], ...]
 Asking = Callable[[Metadata], Awaitable[Any]]
 
@@ -215,10 +218,11 @@ class Platform:
             while (await self.unary()(())).provenance.missing_features:  # noqa: ASYNC110 - it is another process
                 await asyncio.sleep(0.02)
 
-    async def served(self, tenant_id: str) -> None:
-        """Wait until the tenant's own model answers."""
+    async def settled(self, tenant_id: str) -> None:
+        """Wait until the tenant's own model has been loaded, or refused."""
+        ask = self.unary(tenant_id)
         async with asyncio.timeout(60):
-            while (await self.unary(tenant_id)(())).provenance.fallback_reason:  # noqa: ASYNC110 - it is another process
+            while (await ask(())).provenance.fallback_reason == LOADING:  # noqa: ASYNC110 - it is another process
                 await asyncio.sleep(0.02)
 
     async def trace(self, ask: Asking, *, sampled: bool = False, tenant_id: str = "", tries: int = 1) -> Trace:
@@ -251,7 +255,7 @@ async def platform(directory: Path) -> AsyncIterator[Platform]:
         store = stack.enter_context(EmbeddedRedis(directory / "redis", tcp=True))
         proxy = stack.enter_context(Proxy(f"127.0.0.1:{store.port}"))
         collector, environment = stack.enter_context(collecting())
-        for tenant_id in ("acme", "slow", "refused", "demanding", "trying"):
+        for tenant_id in TENANTS:
             write_features(store.url, tenant_id)
         tests_model.plant(store.url, datetime.now(UTC) - timedelta(minutes=1))
         models, audit_file = publish_all(directory / "models"), directory / "audit.log"
@@ -267,8 +271,8 @@ async def platform(directory: Path) -> AsyncIterator[Platform]:
             grpc.aio.insecure_channel(process.address) as channel,
         ):
             found = Platform(process, proxy, collector, channel, audit_file, models)
-            for tenant_id in ("acme", "slow", "trying"):
-                await found.served(tenant_id)
+            for tenant_id in TENANTS:
+                await found.settled(tenant_id)
             for ask in (found.select(), found.batch("modest", 500)):
                 await ask(())
             yield found

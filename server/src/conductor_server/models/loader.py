@@ -116,10 +116,12 @@ class ModelLoader(Background):
         """A request would like the model; cheap, and as often as it pleases.
 
         Returns:
-            Whether it may be expected: no for one that was refused a moment ago.
+            Whether it may be expected: no for one that was refused when it was last tried.
         """
         refusal = self._refusals.get(place)
-        if refusal is not None and refusal.stand_in is None and time.monotonic() < refusal.until:
+        if refusal is not None and refusal.stand_in is not None:
+            refusal = None  # the version before it may be
+        if refusal is not None and time.monotonic() < refusal.until:
             return False
         if place not in self._followed:
             self._asked[place] = time.monotonic()
@@ -127,7 +129,7 @@ class ModelLoader(Background):
             if len(self._asked) > _MOST_ASKED:
                 self._asked.popitem(last=False)
             self._wake.set()
-        return True
+        return refusal is None
 
     def retry(self) -> None:
         """Try again what was refused long enough ago."""
