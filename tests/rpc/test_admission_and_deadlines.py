@@ -44,6 +44,20 @@ def test_a_flood_leaves_room_for_others():
     assert not admission._by_tenant
 
 
+def test_of_places_that_last_each_tenant_leaves_half():
+    admission = Admission(FixedLimit(1024), batch_share=1.0, lasting=True)
+    for number in range(10):
+        left = 1024 - admission.taken_count
+        places = [admission.admit(f"greedy-{number}") for _ in range(left // 2)]
+        with pytest.raises(TenantOverloaded):
+            admission.admit(f"greedy-{number}")
+    admission.release(places.pop())
+    admission.admit("late")
+    admission.admit("latest")
+    with pytest.raises(Overloaded):
+        admission.admit("nobody")
+
+
 def test_batch_work_is_refused_first():
     admission = Admission(FixedLimit(100), batch_share=0.5)
     batches = [admission.admit(f"batch-{number}", BATCH, question_count=80) for number in range(5)]

@@ -26,10 +26,11 @@ class Told:
     def count(self) -> int:
         return self.limit.count(self.now)
 
-    def calls(self, durations, taken_count: int | None = None, apart: float = APART) -> None:
+    def calls(self, durations, taken_count: int | None = None, apart: float = APART, *, answered: bool = True) -> None:
         for seconds in durations:
             self.now += apart
-            self.limit.sample(seconds, self.count if taken_count is None else taken_count, self.now)
+            taken = self.count if taken_count is None else taken_count
+            self.limit.sample(seconds, taken, self.now, answered=answered)
 
 
 def windows(durations, least: int = 1, most: int = 10):
@@ -93,6 +94,24 @@ def test_outliers_change_nothing(found):
     for fast, outliers in found:
         told.calls(chain(*zip(fast, outliers, strict=False), fast[5:]))
     assert told.count == MOST
+
+
+@settings(max_examples=25, deadline=None)
+@given(windows(SLOW), st.lists(FAST, max_size=100))
+def test_who_gives_up_soon_tells_nothing(slow, given_up):
+    """Deadlines of a few milliseconds must not pass for answers of a few milliseconds."""
+    alone, among_others = Told(), Told()
+    alone.calls(slow)
+    for seconds in slow:
+        among_others.calls(given_up, apart=0, answered=False)
+        among_others.calls([seconds])
+    assert among_others.count == alone.count < MOST
+
+
+def test_who_gives_up_late_took_too_long():
+    told = Told()
+    told.calls([1.0] * WINDOW, answered=False)
+    assert told.count < MOST
 
 
 def test_trouble_is_forgotten():

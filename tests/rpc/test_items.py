@@ -152,7 +152,7 @@ async def test_a_stream_is_held_back_as_the_limit_falls():
 
 
 async def test_open_streams_take_no_place_of_work_and_are_bounded():
-    async with serving(max_in_flight_count=4, max_stream_count=8) as running, running.stub() as stub:
+    async with serving(max_in_flight_count=4, max_stream_count=12) as running, running.stub() as stub:
         streams = []
         for _ in range(6):
             streams.append(stub.StreamBuildDurationPredictions())

@@ -179,7 +179,7 @@ async def test_a_watcher_is_told_everything_then_its_own_changes(redis_url, stor
 async def test_watchers_take_no_places_of_calls(redis_url, store, fleet):
     """They may be open for days: a tenant's would leave no room for anybody's questions."""
     fleet.publish(10)
-    few = {"max_in_flight_count": 2, "max_stream_count": 8}
+    few = {"max_in_flight_count": 2, "max_stream_count": 12}
     async with (
         application(settings(redis_url, store, **few), known_models_directory=KNOWN_MODELS) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as link,

@@ -31,12 +31,16 @@ class Admission:
     A quarter of the bound is kept free of any tenant's backlog. The rest is split evenly over the tenants that have
     calls under way, so one that floods is refused while the others' calls still find room. Batch work is let in only
     while there is plenty of room, so it is refused first. A call of many questions takes several places.
+
+    Places that last can't be split anew as others come. Of them no tenant gets more than are left for all others
+    (dynamic thresholds: Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
+    1998): each that takes all it may leaves half.
     """
 
-    def __init__(self, limit: Limit, batch_share: float = 0.5) -> None:
-        """``batch_share``: of the limit, up to which batch work is let in."""
+    def __init__(self, limit: Limit, batch_share: float = 0.5, *, lasting: bool = False) -> None:
+        """``batch_share``: of the limit, up to which batch work is let in. ``lasting``: places are held for long."""
         self.limit = limit
-        self._batch_share = batch_share
+        self._batch_share, self._lasting = batch_share, lasting
         self._by_tenant: dict[str, int] = {}
         self.in_flight_count = 0
         self.taken_count = 0
@@ -56,6 +60,8 @@ class Admission:
         held = self._by_tenant.get(tenant_id, 0)
         shared = max(1, limit - int(limit * _RESERVED_SHARE))
         share = max(1, min(shared // (len(self._by_tenant) + (held == 0)), room))
+        if self._lasting:
+            share = max(1, min(share, (limit - self.taken_count + held) // 2))
         # A batch larger than all that its tenant may have gets in where it is the only one.
         size = min(-(-question_count // _QUESTIONS_PER_PLACE), share)
         if held + size > share:

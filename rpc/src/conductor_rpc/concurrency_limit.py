@@ -40,8 +40,8 @@ class Limit(Protocol):
         """So many."""
         ...
 
-    def sample(self, seconds: float, taken_count: int, now: float) -> None:
-        """Take note of a call that was answered."""
+    def sample(self, seconds: float, taken_count: int, now: float, *, answered: bool = True) -> None:
+        """Take note of a call that was answered, or given up at its deadline."""
         ...
 
 
@@ -55,7 +55,7 @@ class FixedLimit:
         """Always the same."""
         return self._count
 
-    def sample(self, seconds: float, taken_count: int, now: float) -> None:
+    def sample(self, seconds: float, taken_count: int, now: float, *, answered: bool = True) -> None:
         """Makes no difference."""
 
 
@@ -78,14 +78,17 @@ class AdaptiveLimit:
             return self._most
         return int(self._limit)
 
-    def sample(self, seconds: float, taken_count: int, now: float) -> None:
-        """Take note of a call that was answered.
+    def sample(self, seconds: float, taken_count: int, now: float, *, answered: bool = True) -> None:
+        """Take note of a call that was answered, or given up at its deadline.
 
         Args:
             seconds: what it took.
             taken_count: how many places were taken when it ended, its own included.
             now: on any clock that goes forward.
+            answered: if not, it would have taken longer.
         """
+        if not answered and seconds <= self._target:
+            return  # whether it would have taken too long is not known: deadlines of 5 ms are no sign of a quick server
         if not self._samples or now - self._began > _OLDEST_SECONDS:
             self._samples, self._peak_count, self._began = [], 0, now
         if len(self._samples) < _MOST_SAMPLES:

@@ -31,7 +31,7 @@ class Gate:
             settings.tenant_questions_per_second, settings.tenant_burst_seconds, settings.tenant_rates
         )
         self.calls = Admission(_limit_of(settings), settings.batch_share)
-        self.streams = Admission(FixedLimit(settings.max_stream_count), batch_share=1.0)
+        self.streams = Admission(FixedLimit(settings.max_stream_count), batch_share=1.0, lasting=True)
         """What is open for as long as its caller likes must not take the places of work."""
         telemetry.observe(names.IN_FLIGHT, lambda: self.calls.taken_count)
         telemetry.observe(names.CONCURRENCY_LIMIT, lambda: self.calls.limit.count(time.monotonic()))
@@ -82,11 +82,11 @@ class Gate:
     def release(self, admission: Admission, call: Call, place: Place, *, answered: bool) -> None:
         """Take the place back, and note how long the call took.
 
-        One that was given up at its deadline took too long; one that failed for another reason says nothing.
+        One that was given up at its deadline took at least as long; one that failed for another reason says nothing.
         """
         if self._work.get(call.method, OTHER).alike and (answered or call.deadline.remaining_seconds() <= 0):
             now = time.monotonic()
-            admission.limit.sample(now - call.began, admission.taken_count, now)
+            admission.limit.sample(now - call.began, admission.taken_count, now, answered=answered)
         admission.release(place)
 
 

@@ -88,7 +88,8 @@ class RpcSettings(LogSettings):
     """Calls of one connection under way at once, streams included; further ones wait at the caller (HTTP/2). More than
     ``max_pending_count``, or who floods by one connection has calls grow old there instead of being refused."""
     max_stream_count: int = Field(default=1024, ge=1)
-    """Streams both ways, and watches of models, open at once, busy or not; further ones are refused."""
+    """Streams both ways, and watches of models, open at once, busy or not; further ones are refused. A tenant may hold
+    half of those that others have left, as they may stay open for days."""
     max_stream_item_count: int = Field(default=128, ge=1, le=1024)
     """Items of one stream under way at once, up to their results' being sent; beyond that it is not read. It falls as
     the adaptive limit does, in proportion."""
