@@ -164,6 +164,27 @@ async def test_the_limit_falls_while_predictions_take_too_long():
             await asyncio.gather(*(stub.PredictBuildDuration(request()) for _ in range(32)))
 
 
+async def test_the_limit_is_told_what_was_answered_and_what_was_given_up():
+    told = []
+
+    class Noting(FixedLimit):
+        def sample(self, seconds, taken_count, now, *, answered=True):
+            told.append(answered)
+
+    async with serving() as running, running.stub() as stub:
+        running.server._onion.gate.calls.limit = Noting(8)
+        await stub.PredictBuildDuration(request())
+        await _until(lambda: told == [True])
+        running.predictions.behaviour = lambda _: asyncio.sleep(60)
+        cancelled = stub.PredictBuildDuration(request())
+        await _until(lambda: running.predictions.calls == 2)
+        cancelled.cancel()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.PredictBuildDuration(request(), timeout=0.5)
+        await _until(lambda: len(told) == 2 and running.server.in_flight_count == 0)
+        assert told == [True, False]
+
+
 async def test_a_tenant_has_its_rate():
     async with (
         serving(tenant_questions_per_second=0.1, tenant_rates={"large": 1000}) as running,
