@@ -197,6 +197,7 @@ def settings(redis_url: str, store: Path, **changes: Any) -> ServerSettings:
         "grace_seconds": 0,
         "default_deadline_seconds": 60,  # for the machine's sake, too
         "feature_timeout_seconds": 2.0,  # generous: these tests share two cores with others
+        "concurrency_limit": "fixed",  # what others do to the machine must not pass for overload
         **changes,
     }
     return ServerSettings(**values)

@@ -89,7 +89,7 @@ async def test_an_expired_request_never_reaches_the_model(redis_url, store, runs
     chance = random.Random(14)
     deadlines: dict[float, float] = {}
     expired = 0
-    async with serving(redis_url, store, minimum_deadline_seconds=0.0, concurrency_limit="fixed") as server:
+    async with serving(redis_url, store, minimum_deadline_seconds=0.0) as server:
         await server.predict(request())
         runs.clear()
 
@@ -145,7 +145,7 @@ async def test_a_thread_that_comes_too_late_runs_nothing(redis_url, store, runs)
         return message
 
     with ThreadPoolExecutor(1) as threads:
-        async with serving(redis_url, store, concurrency_limit="fixed") as server:
+        async with serving(redis_url, store) as server:
             await server.predict(request())
             asyncio.get_running_loop().set_default_executor(threads)
             stream = server.stub.StreamBuildDurationPredictions()

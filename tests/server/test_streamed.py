@@ -34,7 +34,7 @@ async def test_every_answer_is_that_of_a_call(redis_url, store):
         return message
 
     questions = {number: question() for number in range(COUNT)}
-    async with serving(redis_url, store, max_in_flight_count=1024, concurrency_limit="fixed") as server:
+    async with serving(redis_url, store, max_in_flight_count=1024) as server:
         await server.eventually(lambda answer: answer.provenance.model_name.endswith("acme2"), request("acme2"))
         stream = server.stub.StreamBuildDurationPredictions()
         found = {}

@@ -51,7 +51,7 @@ async def test_every_answer_is_the_askers_own(redis_url, store):
                 assert contribution.value == lines
                 assert seconds(contribution.effect_duration) == pytest.approx(2 * (lines - 10), rel=1e-4, abs=1e-3)
 
-    async with serving(redis_url, store, concurrency_limit="fixed") as server:
+    async with serving(redis_url, store) as server:
         await server.eventually(lambda answer: answer.provenance.model_name.endswith("acme2"), request("acme2"))
         for _ in range(6):
             await asyncio.gather(*(one(server) for _ in range(100)))
