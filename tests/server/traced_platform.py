@@ -33,7 +33,7 @@ from conductor.testing.v1.test_selection_pb2 import SelectTestsRequest
 from conductor_workbench.embedded import EmbeddedRedis
 from conductor_workbench.faults import oracle, tests_model
 from conductor_workbench.faults.proxy import Proxy
-from server.harness import COLUMNS, PREDICTOR, WEIGHTS, graph, manifest, model_of, request, with_golden, write_features
+from server.harness import COLUMNS, PREDICTOR, graph, manifest, request, with_golden, write_features
 from server.many import quick_store
 from server.test_processes import command
 from server.traces import Collector, Trace, collecting, new_trace
@@ -60,31 +60,18 @@ Asking = Callable[[Metadata], Awaitable[Any]]
 def slow_graph(bias: float) -> bytes:
     """What ``graph`` gives, after many large products that come to nothing."""
     constants = {
-        "zero": np.array(0, np.float32),
-        "weights": WEIGHTS.reshape(len(COLUMNS), 1),
-        "bias": np.array(bias, np.float32),
-        "low": np.array(0.8, np.float32),
-        "high": np.array(1.25, np.float32),
-        "flat": np.array([-1], np.int64),
         "wide": np.ones((len(COLUMNS), WIDTH), np.float32),
         "square": np.eye(WIDTH, dtype=np.float32) / 2,
-        "nothing": np.zeros((WIDTH, 1), np.float32),
+        "narrow": np.zeros((WIDTH, 1), np.float32),
     }
     node = helper.make_node
     nodes = [
-        node("IsNaN", ["inputs"], ["absent"]),
-        node("Where", ["absent", "zero", "inputs"], ["filled"]),
-        node("MatMul", ["filled", "weights"], ["product"]),
         node("MatMul", ["filled", "wide"], ["layer 0"]),
         *(node("MatMul", [f"layer {at}", "square"], [f"layer {at + 1}"]) for at in range(LAYERS)),
-        node("MatMul", [f"layer {LAYERS}", "nothing"], ["come to nothing"]),
-        node("Sum", ["product", "come to nothing"], ["both"]),
-        node("Reshape", ["both", "flat"], ["summed"]),
-        node("Add", ["summed", "bias"], ["median"]),
-        node("Mul", ["median", "low"], ["lower"]),
-        node("Mul", ["median", "high"], ["upper"]),
+        node("MatMul", [f"layer {LAYERS}", "narrow"], ["nothing"]),
+        node("Reshape", ["nothing", "flat"], ["extra"]),
     ]
-    return model_of(nodes, constants)
+    return graph(bias, extra=nodes, constants=constants)
 
 
 def publish_all(directory: Path) -> dict[str, str]:
