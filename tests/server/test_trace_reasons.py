@@ -118,6 +118,7 @@ async def test_keys_that_are_slow_to_come_are_told(redis_url: str, store: Path, 
             command(*arguments, environment=environment) as process,
             grpc.aio.secure_channel(process.address, authority.credentials()) as channel,
         ):
+            await asyncio.sleep(0.1)  # as above: its start is no part of the call
             state["held"].clear()
             asyncio.get_running_loop().call_later(LATE_SECONDS, state["held"].set)
             trace_id, metadata = new_trace()

@@ -249,6 +249,7 @@ async def platform(directory: Path) -> AsyncIterator[Platform]:
         environment |= {
             "CONDUCTOR_FEATURE_TIMEOUT_SECONDS": str(READ_SECONDS),
             "CONDUCTOR_TEST_FEATURE_TIMEOUT_SECONDS": "10",
+            "CONDUCTOR_MODEL_VERIFICATION_SECONDS": "60",  # a busy machine takes long over the slow model
             "CONDUCTOR_AUDIT_FILE": str(audit_file),
             "CONDUCTOR_TENANT_RATES": '{"modest": 10}',
         }
