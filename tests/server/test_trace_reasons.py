@@ -18,10 +18,12 @@ from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, bearer
 from rpc.test_authentication import key_server
 from server.harness import publish, request, write_features
 from server.test_processes import command
-from server.traced_platform import LATE_SECONDS, Asking, Platform, platform
+from server.traced_platform import LATE_SECONDS, Asking, Platform, combined_diff, platform
 from server.traces import Told, collecting, new_trace, told
 
 READ, RUN = names.FEATURES_READ, names.MODEL_RUN
+DIFF = combined_diff(20_000)
+PATTERNS = [f"*{number}*never*" for number in range(500)]
 SLOW_REDIS, HANGING_REDIS = slow(LATE_SECONDS), slow(3600)
 
 
@@ -54,6 +56,9 @@ def cases(one: Platform) -> Sequence[Case]:
         Case("… for a batch", batch(), Told(READ, own), SLOW_REDIS),
         Case("… for tests", select(), Told(READ, tests), SLOW_REDIS),
         Case("… for an order", one.order(), Told(READ, tests), SLOW_REDIS),
+        Case("the change is long", one.predict(DIFF), Told(names.DIFF_READ, tests), kept=False),
+        Case("… of a failure", one.classify(DIFF), Told(names.DIFF_READ), kept=False),
+        Case("many patterns say what must run", select(*PATTERNS), Told(names.TESTS_JUDGE, tests), kept=False),
         # The call must come before the process has been up again for long, which a busy machine may keep it from.
         Case("the process stood still", one.stopped(unary()), Told(names.EVENT_LOOP_STALL, own), tries=5),
         Case("the model is slow", unary("slow"), Told(RUN, slow_one), kept=False),

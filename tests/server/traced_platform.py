@@ -27,6 +27,8 @@ from conductor.prediction.v1.build_duration_pb2 import (
 )
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from conductor.prediction.v1.provenance_pb2 import FallbackReason
+from conductor.testing.v1.failure_verdict_pb2 import ClassifyFailureRequest
+from conductor.testing.v1.test_failure_pb2 import PredictTestFailuresRequest
 from conductor.testing.v1.test_intelligence_service_pb2_grpc import TestIntelligenceServiceStub
 from conductor.testing.v1.test_order_pb2 import PrioritizeTestsRequest
 from conductor.testing.v1.test_selection_pb2 import SelectTestsRequest
@@ -74,6 +76,12 @@ def slow_graph(bias: float) -> bytes:
     return graph(bias, extra=nodes, constants=constants)
 
 
+def combined_diff(lines: int) -> bytes:
+    """A merge of two parents that added so many lines each to one file."""
+    header = f"diff --cc a.py\n--- a/a.py\n+++ b/a.py\n@@@ -1,{lines} -1,{lines} +1,{2 * lines} @@@\n"
+    return header.encode() + b"+ x\n" * lines + b" +x\n" * lines
+
+
 def publish_all(directory: Path) -> dict[str, str]:
     """Models of several tenants; one is slow, one can't be loaded, one requires what nobody says, one has a canary.
 
@@ -119,6 +127,7 @@ class Platform:
 
     def __post_init__(self) -> None:
         self.predictions = PredictionServiceStub(self.channel)
+        self.tests = TestIntelligenceServiceStub(self.channel)
 
     def unary(self, tenant_id: str = "acme", *, explain: int = 0, **fields: Any) -> Asking:
         message = request(tenant_id, **fields)
@@ -154,19 +163,28 @@ class Platform:
         stub = GRPCInferenceServiceStub(self.channel)
         return lambda metadata: stub.ModelInfer(message, metadata=metadata, timeout=60)
 
-    def select(self) -> Asking:
-        message = SelectTestsRequest(tenant_id=TENANT, run=RUN, miss_rate=0.1)
-        stub = TestIntelligenceServiceStub(self.channel)
-        return lambda metadata: stub.SelectTests(message, metadata=metadata, timeout=60)
+    def select(self, *must_run: str) -> Asking:
+        message = SelectTestsRequest(tenant_id=TENANT, run=RUN, miss_rate=0.1, must_run=must_run)
+        return lambda metadata: self.tests.SelectTests(message, metadata=metadata, timeout=60)
+
+    def predict(self, diff: bytes) -> Asking:
+        run = {"repository": tests_model.REPOSITORY, "test_ids": tests_model.test_ids([0]), "diff": diff}
+        message = PredictTestFailuresRequest(tenant_id=TENANT, run=run)
+        return lambda metadata: self.tests.PredictTestFailures(message, metadata=metadata, timeout=60)
 
     def order(self) -> Asking:
         async def ask(metadata: Metadata) -> None:
             message = PrioritizeTestsRequest(tenant_id=TENANT, run=RUN)
-            stub = TestIntelligenceServiceStub(self.channel)
-            async for _ in stub.PrioritizeTests(message, metadata=metadata, timeout=60):
+            async for _ in self.tests.PrioritizeTests(message, metadata=metadata, timeout=60):
                 pass
 
         return ask
+
+    def classify(self, diff: bytes) -> Asking:
+        [test_id] = tests_model.test_ids([0])
+        run = {"repository": tests_model.REPOSITORY, "diff": diff}
+        message = ClassifyFailureRequest(tenant_id=TENANT, run=run, test_id=test_id)
+        return lambda metadata: self.tests.ClassifyFailure(message, metadata=metadata, timeout=60)
 
     def roll_back(self) -> Asking:
         message = RollbackModelRequest(tenant_id="nobody", predictor=PREDICTOR)
