@@ -24,6 +24,7 @@ from conductor_rpc.concurrency_limit import FixedLimit
 from conductor_rpc.telemetry import Telemetry
 from rpc.harness import PREDICTION, bearer, failure, from_status, item, items, request, serving
 from rpc.item_streams import end_of, results, until
+from rpc.traced import Traced
 
 METHOD = f"/{PREDICTION}/StreamBuildDurationPredictions"
 
@@ -240,6 +241,31 @@ async def test_an_id_is_free_as_soon_as_its_result_is_out():
         response = StreamBuildDurationPredictionsResponse
         await running.server.item_streams.answer(requests(), write, response, METHOD, running.predictions.predict)
         assert written == [[1], [1]]
+
+
+async def test_an_item_tells_how_long_it_waited_for_its_place():
+    """Its call begins when it has one, and is kept as any other: here since nothing was left of its time."""
+    held, traced = asyncio.Event(), Traced()
+
+    async def hold(_):
+        await held.wait()
+
+    async with serving(traced.telemetry, max_stream_item_count=1) as running, running.stub() as stub:
+        running.predictions.behaviour = hold
+        stream = stub.StreamBuildDurationPredictions()
+        await stream.write(items(item(1), item(2, timeout=0.1), item(3)))
+        await until(lambda: running.predictions.calls == 1)
+        await asyncio.sleep(0.3)
+        held.set()
+        found = await results(stream, 3)
+        await stream.done_writing()
+        await end_of(stream)
+    assert from_status(found[2].error).reason == "DEADLINE_TOO_SHORT"
+    [call] = traced.calls
+    assert (call.attributes[names.KEPT_FOR], call.attributes[names.ERROR_REASON]) == (names.FAULT, "DEADLINE_TOO_SHORT")
+    [wait] = [span for span in traced.all_spans if span.parent and span.parent.span_id == call.context.span_id]
+    assert (wait.name, wait.end_time) == (names.ITEM_WAIT, call.start_time)
+    assert wait.end_time - wait.start_time >= 0.3e9
 
 
 async def test_an_item_is_measured_as_a_call():

@@ -16,6 +16,9 @@ MODEL_RUN: Final = "model.run"
 RECEIVE: Final = "receive"
 """From gRPC's handing a call over until it is begun with: its message comes and is decoded, and while the event loop is
 busy, its turn. A span only."""
+ITEM_WAIT: Final = "item.wait"
+"""From a message's coming until there was a place in its stream for the item, before the item's call begins: who sends
+many at once, or does not read, waits for himself. A span only."""
 COALESCE_WAIT: Final = "coalesce.wait"
 """From a question's being asked until the batch that it is answered in begins. A span only."""
 COALESCE_RESUME: Final = "coalesce.resume"

@@ -200,6 +200,9 @@ class _RecordedCall:
         self._began = now - (time.monotonic() - self._call.began)
         if HANDED_TIME.get():
             self._call.note(Stage(names.RECEIVE, self._began, now))
+        if self._call.waited_since:
+            waited_seconds = self._call.began - self._call.waited_since
+            self._call.note(Stage(names.ITEM_WAIT, self._began - waited_seconds, self._began))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
