@@ -19,7 +19,7 @@ from rpc.test_authentication import key_server
 from server.harness import publish, request, write_features
 from server.test_processes import command
 from server.traced_platform import LATE_SECONDS, Asking, Platform, combined_diff, platform
-from server.traces import Told, collecting, new_trace, told
+from server.traces import Span, Told, collecting, new_trace, told
 
 READ, RUN = names.FEATURES_READ, names.MODEL_RUN
 DIFF = combined_diff(20_000)
@@ -106,6 +106,23 @@ async def test_the_trace_alone_tells_why_and_which_model(tmp_path: Path) -> None
                 trace = await one.trace(case.ask, sampled=not case.kept, tenant_id=case.tenant_id, tries=case.tries)
             assert told(trace) == case.expected, f"{case.name}\n{trace}"
             assert (names.TENANT_ID in trace.call.attributes) == case.tenant_told, f"{case.name}\n{trace}"
+
+
+async def test_a_slow_shadow_is_told_to_whom_it_runs_beside(tmp_path: Path) -> None:
+    """Nobody waits for it, but it takes the processor: where there is none to spare, everything takes longer."""
+    async with platform(tmp_path) as one, asyncio.timeout(60):
+        found: list[Span] = []
+        while not found:  # it is loaded after the champion
+            await one.unary("shadowed")(())
+            trace = await one.trace(one.unary(), sampled=True)
+            found = [stage for stage in trace.stages if stage.name == names.MODEL_COMPARE]
+        shadow = found[0]
+    name, _, version = one.models["shadow"].partition("@")
+    assert shadow.attributes[names.MODEL_NAME] == f"models/{name}"
+    assert shadow.attributes[names.MODEL_VERSION] == version
+    assert shadow.attributes[names.VARIANT] == "shadow"
+    assert (told(trace).model, told(trace).lacked) == (one.models["acme"], "")
+    assert told(trace).slow != names.MODEL_COMPARE, trace
 
 
 async def test_keys_that_are_slow_to_come_are_told(redis_url: str, store: Path, tmp_path: Path) -> None:

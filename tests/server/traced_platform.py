@@ -40,7 +40,7 @@ from server.many import quick_store
 from server.test_processes import command
 from server.traces import Collector, Trace, collecting, new_trace
 
-TENANTS = ("acme", "slow", "refused", "demanding", "trying")
+TENANTS = ("acme", "slow", "refused", "demanding", "trying", "shadowed")
 LATE_SECONDS = 0.3
 """By which Redis is late, or the process stands still: longer than anything else takes."""
 READ_SECONDS = 1.0
@@ -106,9 +106,12 @@ def publish_all(directory: Path) -> dict[str, str]:
     publish(graph(60), "trying")
     store.promote(PREDICTOR, "trying", publish(graph(61), "trying", "canary"), "canary", weight=1.0)
     publish(graph(62), "trying", "shadow")
+    publish(graph(70), "shadowed")
+    publish(slow_graph(71), "shadowed", "shadow")
     tests = store.publish(*tests_model.model(TENANT, 1, datetime.now(UTC))).version
     return {
         **{tenant_id: told for (tenant_id, channel), told in found.items() if channel == "champion"},
+        "shadow": found["shadowed", "shadow"],
         "canary": f"{found['trying', 'canary']} (canary)",
         "tests": f"{tests_model.PREDICTOR}/tenants/{TENANT}@{tests}",
     }

@@ -175,6 +175,7 @@ _ON_THE_LOOP = (names.MODEL_RUN, names.MODEL_RUN_TOGETHER, names.TESTS_ANSWER)
 
 def _slow(stages: Sequence[Span]) -> str:
     """The longest stage; or what takes more than half of it, again and again. Empty: it came to none."""
+    stages = [stage for stage in stages if stage.name != names.MODEL_COMPARE]  # it is beside the call, not within it
     at_work = [stage for stage in stages if stage.name in _ON_THE_LOOP]
     # A stall in which one of them is at work is its own.
     stages = [

@@ -49,6 +49,10 @@ INGEST_COMMIT: Final = "ingest.commit"
 EVENT_LOOP_STALL: Final = "event_loop.stall"
 GC_PAUSE: Final = "gc.pause"
 
+# Spans of what the process did beside, while a call was under way: the call did not wait for it.
+MODEL_COMPARE: Final = "model.compare"
+"""A shadow, or what stands beside a canary or a challenger, was asked what somebody had asked before."""
+
 # Metrics.
 RPC_SERVER_CALL_DURATION: Final = "rpc.server.call.duration"
 STAGE_DURATION: Final = "conductor.stage.duration"
