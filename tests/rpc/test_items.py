@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 import grpc
 import pytest
@@ -19,12 +18,13 @@ from conductor.prediction.v1.build_duration_pb2 import (
     BatchPredictBuildDurationsRequest,
     StreamBuildDurationPredictionsResponse,
 )
-from conductor_client._aio_status import ServerStatus
 from conductor_rpc import names
 from conductor_rpc.call import NO_DEADLINE, Call, set_current_call
 from conductor_rpc.concurrency_limit import FixedLimit
 from conductor_rpc.telemetry import Telemetry
-from rpc.harness import PREDICTION, Keys, bearer, failure, from_status, item, items, request, serving
+from rpc.harness import PREDICTION, bearer, failure, from_status, item, items, request, serving
+from rpc.item_streams import end_of, results, until
+from rpc.traced import Traced
 
 METHOD = f"/{PREDICTION}/StreamBuildDurationPredictions"
 
@@ -41,7 +41,7 @@ async def test_an_item_fails_as_a_call_would_and_alone(secure, keys, authority):
     async with serving(**secure) as running, running.stub(authority.credentials()) as stub:
         stream = stub.StreamBuildDurationPredictions(metadata=token)
         await stream.write(items(item(0), *bad.values(), item(6)))
-        found = await _results(stream, 7)
+        found = await results(stream, 7)
         assert {item_id for item_id, result in found.items() if result.HasField("response")} == {0, 6}
         for item_id, asked in bad.items():
             if not asked.HasField("timeout"):
@@ -51,7 +51,7 @@ async def test_an_item_fails_as_a_call_would_and_alone(secure, keys, authority):
                 assert found[item_id].error == status_pb2.Status.FromString(details)
         assert from_status(found[4].error).reason == from_status(found[5].error).reason == "DEADLINE_TOO_SHORT"
         await stream.write(items(item(1)))  # an id is free again once its result has come
-        assert (await _results(stream, 1))[1].HasField("response")
+        assert (await results(stream, 1))[1].HasField("response")
         await stream.done_writing()
         assert await stream.read() is grpc.aio.EOF
         assert await stream.code() is grpc.StatusCode.OK
@@ -63,7 +63,7 @@ async def test_an_item_without_a_request_is_refused():
         stream = stub.StreamBuildDurationPredictions()
         nothing = items({"id": 7})
         await stream.write(nothing)
-        found = await _results(stream, 1)
+        found = await results(stream, 1)
         assert set(from_status(found[7].error).fields) == {"tenant_id", "build"}
 
 
@@ -78,12 +78,12 @@ async def test_answers_overtake_each_other_and_all_come():
         running.predictions.behaviour = hold
         stream = stub.StreamBuildDurationPredictions()
         await stream.write(items(item(1, branch="slow"), item(2)))
-        assert set(await _results(stream, 1)) == {2}
+        assert set(await results(stream, 1)) == {2}
         await stream.write(items(item(3)))
         await stream.done_writing()
-        assert set(await _results(stream, 1)) == {3}
+        assert set(await results(stream, 1)) == {3}
         held.set()
-        assert set(await _results(stream, 1)) == {1}
+        assert set(await results(stream, 1)) == {1}
         assert await stream.read() is grpc.aio.EOF
         assert await stream.code() is grpc.StatusCode.OK
 
@@ -101,10 +101,10 @@ async def test_an_item_has_its_own_deadline():
         stream = stub.StreamBuildDurationPredictions()
         started = time.monotonic()
         await stream.write(items(item(1), item(2, timeout=0.05)))
-        [first] = (await _results(stream, 1)).values()
+        [first] = (await results(stream, 1)).values()
         assert first.id == 2
         assert 0.05 <= time.monotonic() - started < 1.5
-        [second] = (await _results(stream, 1)).values()
+        [second] = (await results(stream, 1)).values()
         assert time.monotonic() - started >= 1.5
         for result in (first, second):
             found = from_status(result.error)
@@ -122,13 +122,13 @@ async def test_each_item_is_admitted():
         running.predictions.behaviour = hold
         stream = stub.StreamBuildDurationPredictions()
         await stream.write(items(*(item(number) for number in range(5)), item(5, "quiet")))
-        refused = await _results(stream, 2)
+        refused = await results(stream, 2)
         assert {from_status(result.error).reason for result in refused.values()} == {"TENANT_OVERLOADED"}
         assert all(from_status(result.error).retry_seconds for result in refused.values())
         held.set()
-        assert all(result.HasField("response") for result in (await _results(stream, 4)).values())
+        assert all(result.HasField("response") for result in (await results(stream, 4)).values())
         await stream.write(items(item(0)))
-        assert (await _results(stream, 1))[0].HasField("response")
+        assert (await results(stream, 1))[0].HasField("response")
 
 
 async def test_a_stream_is_held_back_as_the_limit_falls():
@@ -143,12 +143,12 @@ async def test_a_stream_is_held_back_as_the_limit_falls():
         running.predictions.behaviour = hold
         stream = stub.StreamBuildDurationPredictions()
         await stream.write(items(*(item(number) for number in range(8))))
-        await _until(lambda: running.predictions.calls == 2)
+        await until(lambda: running.predictions.calls == 2)
         batch = BatchPredictBuildDurationsRequest(tenant_id="acme", requests=[request()])
         await stub.BatchPredictBuildDurations(batch)
         assert running.predictions.calls == 3, "the batch has come and gone, and no item has begun meanwhile"
         held.set()
-        assert all(result.HasField("response") for result in (await _results(stream, 8)).values())
+        assert all(result.HasField("response") for result in (await results(stream, 8)).values())
 
 
 async def test_open_streams_take_no_place_of_work_and_are_bounded():
@@ -157,19 +157,19 @@ async def test_open_streams_take_no_place_of_work_and_are_bounded():
         for _ in range(6):
             streams.append(stub.StreamBuildDurationPredictions())
             await streams[-1].write(items(item(1)))
-            await _results(streams[-1], 1)
+            await results(streams[-1], 1)
         await stub.PredictBuildDuration(request())
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await _ended(stub.StreamBuildDurationPredictions())
+            await end_of(stub.StreamBuildDurationPredictions())
         assert failure(caught.value).reason == "TENANT_OVERLOADED"
         streams.pop().cancel()
-        await _until(lambda: running.server.in_flight_count == 5)
+        await until(lambda: running.server.in_flight_count == 5)
         streams.append(stub.StreamBuildDurationPredictions())
         await streams[-1].write(items(item(1)))
-        await _results(streams[-1], 1)
+        await results(streams[-1], 1)
         for stream in streams:
             stream.cancel()
-        await _until(lambda: running.server.in_flight_count == 0)
+        await until(lambda: running.server.in_flight_count == 0)
 
 
 async def test_no_more_than_so_many_items_are_under_way():
@@ -188,11 +188,11 @@ async def test_no_more_than_so_many_items_are_under_way():
         await stream.write(items(*(item(number) for number in range(10))))
         await stream.write(items(*(item(number) for number in range(10, 20))))
         await stream.done_writing()
-        await _until(lambda: busy == 4)
+        await until(lambda: busy == 4)
         await asyncio.sleep(0.05)
         assert running.predictions.calls == 4
         held.set()
-        assert set(await _results(stream, 20)) == {*range(20)}
+        assert set(await results(stream, 20)) == {*range(20)}
         assert most == 4
         assert await stream.read() is grpc.aio.EOF
 
@@ -215,159 +215,9 @@ async def test_who_does_not_read_is_not_read_from():
             seen = running.predictions.calls
             await asyncio.sleep(0.3)
         assert 8 <= seen < count // 2
-        assert set(await _results(stream, count)) == {*range(count)}
+        assert set(await results(stream, count)) == {*range(count)}
         await sending
         assert await stream.read() is grpc.aio.EOF
-
-
-async def test_a_cancelled_stream_takes_its_items_along(caplog):
-    cancelled = 0
-
-    async def hold(_):
-        nonlocal cancelled
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            cancelled += 1
-            raise
-
-    async with serving() as running, running.stub() as stub:
-        running.predictions.behaviour = hold
-        before = len(asyncio.all_tasks())
-        stream = stub.StreamBuildDurationPredictions()
-        await stream.write(items(item(1), item(2)))
-        await _until(lambda: running.predictions.calls == 2)
-        stream.cancel()
-        await _until(lambda: cancelled == 2 and running.server.in_flight_count == 0)
-        await _until(lambda: len(asyncio.all_tasks()) <= before)
-        running.predictions.behaviour = None
-        for _ in range(100):  # while answers are being written
-            stream = stub.StreamBuildDurationPredictions()
-            await stream.write(items(*(item(number) for number in range(50))))
-            await stream.read()
-            await stream.write(items(*(item(number) for number in range(50, 100))))
-            stream.cancel()
-        await _until(lambda: running.server.in_flight_count == 0 and len(asyncio.all_tasks()) <= before)
-    assert not [record for record in caplog.records if record.name.startswith("conductor")]
-
-
-async def test_a_stream_ends_with_its_token(secure, keys, authority):
-    """What was read is answered; then the same error as for a call with that token."""
-    held = asyncio.Event()
-
-    async def hold(message):
-        if message.build.branch == "held":
-            await held.wait()
-
-    settings = {**secure, "token_leeway_seconds": 0, "default_deadline_seconds": 60}
-    async with serving(**settings) as running, running.stub(authority.credentials()) as stub:
-        running.predictions.behaviour = hold
-        token = bearer(keys.token(exp=int(time.time()) + 3))
-        busy, idle = (stub.StreamBuildDurationPredictions(metadata=token) for _ in range(2))
-        await busy.write(items(item(1, branch="held")))
-        await idle.write(items(item(1)))
-        assert (await _results(idle, 1))[1].HasField("response")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await _ended(idle)
-        assert failure(caught.value).reason == "CREDENTIALS_INVALID"
-        held.set()
-        assert (await _results(busy, 1))[1].HasField("response")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await _ended(busy)
-        found = failure(caught.value)
-        assert (found.code, found.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID")
-        with pytest.raises(grpc.aio.AioRpcError):
-            await stub.PredictBuildDuration(request(), metadata=token)
-
-
-async def test_a_stream_ends_when_its_key_is_withdrawn(secure, keys, authority):
-    async with serving(**secure) as running, running.stub(authority.credentials()) as stub:
-        stream = stub.StreamBuildDurationPredictions(metadata=bearer(keys.token()))
-        await stream.write(items(item(1)))
-        await _results(stream, 1)
-        await asyncio.to_thread(Path(secure["jwks"]).write_text, Keys("another").jwks())
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            for number in range(2, 100):  # the file is looked at every second
-                await stream.write(items(item(number)))
-                await _results(stream, 1)
-                await asyncio.sleep(0.05)
-        assert failure(caught.value).reason == "CREDENTIALS_INVALID"
-
-
-async def test_without_a_token_there_is_no_stream(secure, authority):
-    async with serving(**secure) as running, running.stub(authority.credentials()) as stub:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await _ended(stub.StreamBuildDurationPredictions())
-        assert failure(caught.value).reason == "CREDENTIALS_INVALID"
-
-
-async def test_at_a_stop_what_was_read_is_answered_and_nothing_holds_it_up():
-    held = asyncio.Event()
-
-    async def hold(_):
-        await held.wait()
-
-    async with serving(drain_seconds=60) as running, running.stub() as stub:
-        busy, idle = stub.StreamBuildDurationPredictions(), stub.StreamBuildDurationPredictions()
-        await idle.write(items(item(1)))
-        await _results(idle, 1)
-        running.predictions.behaviour = hold
-        await busy.write(items(item(1), item(2)))
-        await _until(lambda: running.predictions.calls == 3)
-        started = time.monotonic()
-        stopping = asyncio.ensure_future(running.server.stop())
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await _ended(idle)
-        assert failure(caught.value).reason == "STOPPING"
-        assert not stopping.done()
-        await busy.write(items(item(3)))  # too late
-        held.set()
-        assert set(await _results(busy, 2)) == {1, 2}
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await _ended(busy)
-        found = failure(caught.value)
-        assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "STOPPING")
-        await stopping
-        assert time.monotonic() - started < 30
-        assert running.predictions.calls == 3
-
-
-@pytest.mark.parametrize(
-    ("message", "reason"),
-    [
-        (b"\xff\xff", "INVALID_FIELD"),
-        (items(item(1)).SerializeToString()[:-1], "INVALID_FIELD"),
-        (items().SerializeToString(), "INVALID_FIELD"),
-        (items(item(2), item(2)).SerializeToString(), "INVALID_FIELD"),
-        (items(item(2), item(1)).SerializeToString(), "INVALID_FIELD"),
-        (items(*(item(number) for number in range(2, 1027))).SerializeToString(), "BATCH_TOO_LARGE"),
-    ],
-    ids=["undecodable", "cut off", "empty", "an id twice", "an id under way", "too many"],
-)
-async def test_a_message_that_can_not_be_taken_ends_the_stream(message, reason):
-    """After the results of what was read before."""
-    held = asyncio.Event()
-
-    async def hold(_):
-        await held.wait()
-
-    async with serving() as running, running.channel() as channel:
-        running.predictions.behaviour = hold
-        stream = channel.stream_stream(METHOD)()
-        await stream.write(items(item(1)).SerializeToString())
-        await stream.write(message)
-        await _until(lambda: running.predictions.calls == 1)
-        await asyncio.sleep(0.05)
-        held.set()
-        result = type(items()).FromString(await stream.read())  # the ids stand at the same place
-        assert [one.id for one in result.items] == [1]
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await _ended(stream)
-        found = failure(caught.value)
-        assert (found.code, found.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
-        assert found.fields
-        assert running.predictions.calls == 1
-        await _until(lambda: running.server.in_flight_count == 0)
 
 
 async def test_an_id_is_free_as_soon_as_its_result_is_out():
@@ -384,13 +234,38 @@ async def test_an_id_is_free_as_soon_as_its_result_is_out():
             if len(written) == 1:
                 asked.put_nowait(items(item(1)))
                 asked.put_nowait(None)
-                await _until(lambda: running.predictions.calls == 2)
+                await until(lambda: running.predictions.calls == 2)
 
         set_current_call(Call(METHOD, {}, NO_DEADLINE))
         asked.put_nowait(items(item(1)))
         response = StreamBuildDurationPredictionsResponse
         await running.server.item_streams.answer(requests(), write, response, METHOD, running.predictions.predict)
         assert written == [[1], [1]]
+
+
+async def test_an_item_tells_how_long_it_waited_for_its_place():
+    """Its call begins when it has one, and is kept as any other: here since nothing was left of its time."""
+    held, traced = asyncio.Event(), Traced()
+
+    async def hold(_):
+        await held.wait()
+
+    async with serving(traced.telemetry, max_stream_item_count=1) as running, running.stub() as stub:
+        running.predictions.behaviour = hold
+        stream = stub.StreamBuildDurationPredictions()
+        await stream.write(items(item(1), item(2, timeout=0.1), item(3)))
+        await until(lambda: running.predictions.calls == 1)
+        await asyncio.sleep(0.3)
+        held.set()
+        found = await results(stream, 3)
+        await stream.done_writing()
+        await end_of(stream)
+    assert from_status(found[2].error).reason == "DEADLINE_TOO_SHORT"
+    [call] = traced.calls
+    assert (call.attributes[names.KEPT_FOR], call.attributes[names.ERROR_REASON]) == (names.FAULT, "DEADLINE_TOO_SHORT")
+    [wait] = [span for span in traced.all_spans if span.parent and span.parent.span_id == call.context.span_id]
+    assert (wait.name, wait.end_time) == (names.ITEM_WAIT, call.start_time)
+    assert wait.end_time - wait.start_time >= 0.3e9
 
 
 async def test_an_item_is_measured_as_a_call():
@@ -400,7 +275,7 @@ async def test_an_item_is_measured_as_a_call():
     async with serving(Telemetry(tracer_provider, MeterProvider([reader]))) as running, running.stub() as stub:
         stream = stub.StreamBuildDurationPredictions()
         await stream.write(items(item(1), item(2, ""), item(3)))
-        await _results(stream, 3)
+        await results(stream, 3)
         await stream.done_writing()
         assert await stream.read() is grpc.aio.EOF
     spans = exporter.get_finished_spans()
@@ -421,38 +296,3 @@ async def test_an_item_is_measured_as_a_call():
         if point.attributes[names.RPC_RESPONSE_STATUS_CODE] == "OK"
     }
     assert counts == {f"{PREDICTION}/PredictBuildDuration": 2, f"{PREDICTION}/StreamBuildDurationPredictions": 1}
-
-
-async def _results(stream, count):
-    """So many results, by id."""
-    found = {}
-    status = ServerStatus(stream)
-    async with asyncio.timeout(30):
-        while len(found) < count:
-            try:
-                response = await stream.read()
-            except grpc.aio.AioRpcError as error:
-                raise await status.of(error) from None
-            assert response is not grpc.aio.EOF, found
-            for result in response.results:
-                assert result.id not in found
-                found[result.id] = result
-    assert len(found) == count
-    return found
-
-
-async def _ended(stream):
-    """What a stream ends with, when no result is left."""
-    status = ServerStatus(stream)
-    try:
-        async with asyncio.timeout(30):
-            assert await stream.read() is grpc.aio.EOF
-    except grpc.aio.AioRpcError as error:
-        raise await status.of(error) from None
-
-
-async def _until(condition, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)

@@ -7,11 +7,12 @@ import hashlib
 import math
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc.aio
@@ -48,26 +49,39 @@ COLUMNS = [
 WEIGHTS = np.array([1.0, 2.0, 0.5, 3.0], np.float32)
 
 
-def graph(bias: float, columns: int = len(COLUMNS), weights: np.ndarray = WEIGHTS) -> bytes:
-    """A linear model as ONNX."""
-    constants = {
+def graph(
+    bias: float,
+    columns: int = len(COLUMNS),
+    weights: np.ndarray = WEIGHTS,
+    *,
+    extra: Sequence[Any] = (),
+    constants: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> bytes:
+    """A linear model as ONNX.
+
+    ``extra``: nodes that make "extra", a number for each row, of "filled", the rows without NaN, and of ``constants``.
+    It is added to the median.
+    """
+    held = {
         "zero": np.array(0, np.float32),
         "weights": weights.reshape(columns, 1).astype(np.float32),
         "bias": np.array(bias, np.float32),
         "low": np.array(0.8, np.float32),
         "high": np.array(1.25, np.float32),
         "flat": np.array([-1], np.int64),
+        **constants,
     }
     nodes = [
         helper.make_node("IsNaN", ["inputs"], ["absent"]),
         helper.make_node("Where", ["absent", "zero", "inputs"], ["filled"]),
         helper.make_node("MatMul", ["filled", "weights"], ["product"]),
         helper.make_node("Reshape", ["product", "flat"], ["summed"]),
-        helper.make_node("Add", ["summed", "bias"], ["median"]),
+        *extra,
+        helper.make_node("Sum", ["summed", "bias", *(["extra"] if extra else [])], ["median"]),
         helper.make_node("Mul", ["median", "low"], ["lower"]),
         helper.make_node("Mul", ["median", "high"], ["upper"]),
     ]
-    return model_of(nodes, constants, columns)
+    return model_of(nodes, held, columns)
 
 
 def model_of(nodes: Sequence[Any], constants: dict[str, np.ndarray], columns: int = len(COLUMNS)) -> bytes:

@@ -190,9 +190,8 @@ async def test_an_order_comes_in_parts_the_first_of_it_first():
     assert (list(few.test_ids), few.total_count) == (["c", "a", "b"], 3)
 
 
-async def test_no_tests_are_an_order_too(monkeypatch):
-    monkeypatch.setattr("server.testing_fakes.KNOWN", ())
-    async with asking(Minds()) as (stub, _):
+async def test_no_tests_are_an_order_too():
+    async with asking(Minds(known=())) as (stub, _):
         [only] = [part async for part in stub.PrioritizeTests(of_run(PrioritizeTestsRequest, run={"repository": "r"}))]
     assert (only.total_count, list(only.test_ids), only.HasField("provenance")) == (0, [], True)
 

@@ -18,10 +18,12 @@ from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, bearer
 from rpc.test_authentication import key_server
 from server.harness import publish, request, write_features
 from server.test_processes import command
-from server.traced_platform import LATE_SECONDS, Asking, Platform, platform
-from server.traces import Told, collecting, new_trace, told
+from server.traced_platform import LATE_SECONDS, Asking, Platform, combined_diff, platform
+from server.traces import Span, Told, collecting, new_trace, told
 
 READ, RUN = names.FEATURES_READ, names.MODEL_RUN
+DIFF = combined_diff(20_000)
+PATTERNS = [f"*{number}*never*" for number in range(500)]
 SLOW_REDIS, HANGING_REDIS = slow(LATE_SECONDS), slow(3600)
 
 
@@ -54,6 +56,9 @@ def cases(one: Platform) -> Sequence[Case]:
         Case("… for a batch", batch(), Told(READ, own), SLOW_REDIS),
         Case("… for tests", select(), Told(READ, tests), SLOW_REDIS),
         Case("… for an order", one.order(), Told(READ, tests), SLOW_REDIS),
+        Case("the change is long", one.predict(DIFF), Told(names.DIFF_READ, tests), kept=False),
+        Case("… of a failure", one.classify(DIFF), Told(names.DIFF_READ), kept=False),
+        Case("many patterns say what must run", select(*PATTERNS), Told(names.TESTS_JUDGE, tests), kept=False),
         # The call must come before the process has been up again for long, which a busy machine may keep it from.
         Case("the process stood still", one.stopped(unary()), Told(names.EVENT_LOOP_STALL, own), tries=5),
         Case("the model is slow", unary("slow"), Told(RUN, slow_one), kept=False),
@@ -103,6 +108,23 @@ async def test_the_trace_alone_tells_why_and_which_model(tmp_path: Path) -> None
             assert (names.TENANT_ID in trace.call.attributes) == case.tenant_told, f"{case.name}\n{trace}"
 
 
+async def test_a_slow_shadow_is_told_to_whom_it_runs_beside(tmp_path: Path) -> None:
+    """Nobody waits for it, but it takes the processor: where there is none to spare, everything takes longer."""
+    async with platform(tmp_path) as one, asyncio.timeout(60):
+        found: list[Span] = []
+        while not found:  # it is loaded after the champion
+            await one.unary("shadowed")(())
+            trace = await one.trace(one.unary(), sampled=True)
+            found = [stage for stage in trace.stages if stage.name == names.MODEL_COMPARE]
+        shadow = found[0]
+    name, _, version = one.models["shadow"].partition("@")
+    assert shadow.attributes[names.MODEL_NAME] == f"models/{name}"
+    assert shadow.attributes[names.MODEL_VERSION] == version
+    assert shadow.attributes[names.VARIANT] == "shadow"
+    assert (told(trace).model, told(trace).lacked) == (one.models["acme"], "")
+    assert told(trace).slow != names.MODEL_COMPARE, trace
+
+
 async def test_keys_that_are_slow_to_come_are_told(redis_url: str, store: Path, tmp_path: Path) -> None:
     publish(store)
     write_features(redis_url)
@@ -118,6 +140,7 @@ async def test_keys_that_are_slow_to_come_are_told(redis_url: str, store: Path, 
             command(*arguments, environment=environment) as process,
             grpc.aio.secure_channel(process.address, authority.credentials()) as channel,
         ):
+            await asyncio.sleep(0.1)  # as above: its start is no part of the call
             state["held"].clear()
             asyncio.get_running_loop().call_later(LATE_SECONDS, state["held"].set)
             trace_id, metadata = new_trace()

@@ -41,6 +41,8 @@ class Minds:
     asked: list[Any] = field(default_factory=list)
     before: Callable[[], Awaitable[None]] | None = None
     """Awaited before each answer; may raise."""
+    known: Sequence[str] = KNOWN
+    """Tests, where a question names none."""
     flaky: Sequence[str] = KNOWN
     promise: answers.Promise | None = None
 
@@ -49,7 +51,7 @@ class Minds:
         return self._predicted(run, explanation_count)
 
     def _predicted(self, run: TestRun, explanation_count: int = 0) -> answers.Predicted:
-        ids = run.test_ids or KNOWN
+        ids = run.test_ids or self.known
         way = answers.ImpactWay(2, ("src/a.py:f", "src/b.py", "tests/test_b.py"))
         told = (Contribution("failure_rate", 0.5, 0.1), Contribution("age", float("nan"), -0.02))
         explanations = [answers.Explanation(at, told, way if at else None) for at in range(explanation_count)]

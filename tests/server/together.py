@@ -21,7 +21,7 @@ from conductor_server.prediction.asked import Asked
 from conductor_server.prediction.build_duration import BuildDurationPredictor
 from conductor_server.prediction.history import HISTORY_VIEWS
 from conductor_server.servicers.translation import to_question
-from server.harness import COLUMNS, PREDICTOR, WEIGHTS, graph, manifest, model_of, request, with_golden
+from server.harness import PREDICTOR, graph, manifest, request, with_golden
 from server.many import Fleet
 
 MOST_LINES = 1000
@@ -76,30 +76,13 @@ class Patient(OnlineFeatures):
 
 def picky_graph(bias: float) -> bytes:
     """As ``graph``; it fails on a row with more lines than there may be, and with it on all that are run beside it."""
-    constants = {
-        "zero": np.array(0, np.float32),
-        "weights": WEIGHTS.reshape(len(COLUMNS), 1),
-        "bias": np.array(bias, np.float32),
-        "low": np.array(0.8, np.float32),
-        "high": np.array(1.25, np.float32),
-        "flat": np.array([-1], np.int64),
-        "second": np.array(1, np.int64),
-        "nothing": np.zeros(MOST_LINES + 1, np.float32),
-    }
+    constants = {"second": np.array(1, np.int64), "nothing": np.zeros(MOST_LINES + 1, np.float32)}
     nodes = [
-        helper.make_node("IsNaN", ["inputs"], ["absent"]),
-        helper.make_node("Where", ["absent", "zero", "inputs"], ["filled"]),
         helper.make_node("Gather", ["filled", "second"], ["lines"], axis=1),
         helper.make_node("Cast", ["lines"], ["number"], to=7),
-        helper.make_node("Gather", ["nothing", "number"], ["none"]),
-        helper.make_node("MatMul", ["filled", "weights"], ["product"]),
-        helper.make_node("Reshape", ["product", "flat"], ["summed"]),
-        helper.make_node("Add", ["summed", "none"], ["so_far"]),
-        helper.make_node("Add", ["so_far", "bias"], ["median"]),
-        helper.make_node("Mul", ["median", "low"], ["lower"]),
-        helper.make_node("Mul", ["median", "high"], ["upper"]),
+        helper.make_node("Gather", ["nothing", "number"], ["extra"]),
     ]
-    return model_of(nodes, constants)
+    return graph(bias, extra=nodes, constants=constants)
 
 
 def ask(

@@ -27,18 +27,20 @@ from conductor.prediction.v1.build_duration_pb2 import (
 )
 from conductor.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from conductor.prediction.v1.provenance_pb2 import FallbackReason
+from conductor.testing.v1.failure_verdict_pb2 import ClassifyFailureRequest
+from conductor.testing.v1.test_failure_pb2 import PredictTestFailuresRequest
 from conductor.testing.v1.test_intelligence_service_pb2_grpc import TestIntelligenceServiceStub
 from conductor.testing.v1.test_order_pb2 import PrioritizeTestsRequest
 from conductor.testing.v1.test_selection_pb2 import SelectTestsRequest
 from conductor_workbench.embedded import EmbeddedRedis
 from conductor_workbench.faults import oracle, tests_model
 from conductor_workbench.faults.proxy import Proxy
-from server.harness import COLUMNS, PREDICTOR, WEIGHTS, graph, manifest, model_of, request, with_golden, write_features
+from server.harness import COLUMNS, PREDICTOR, graph, manifest, request, with_golden, write_features
 from server.many import quick_store
 from server.test_processes import command
 from server.traces import Collector, Trace, collecting, new_trace
 
-TENANTS = ("acme", "slow", "refused", "demanding", "trying")
+TENANTS = ("acme", "slow", "refused", "demanding", "trying", "shadowed")
 LATE_SECONDS = 0.3
 """By which Redis is late, or the process stands still: longer than anything else takes."""
 READ_SECONDS = 1.0
@@ -60,31 +62,24 @@ Asking = Callable[[Metadata], Awaitable[Any]]
 def slow_graph(bias: float) -> bytes:
     """What ``graph`` gives, after many large products that come to nothing."""
     constants = {
-        "zero": np.array(0, np.float32),
-        "weights": WEIGHTS.reshape(len(COLUMNS), 1),
-        "bias": np.array(bias, np.float32),
-        "low": np.array(0.8, np.float32),
-        "high": np.array(1.25, np.float32),
-        "flat": np.array([-1], np.int64),
         "wide": np.ones((len(COLUMNS), WIDTH), np.float32),
         "square": np.eye(WIDTH, dtype=np.float32) / 2,
-        "nothing": np.zeros((WIDTH, 1), np.float32),
+        "narrow": np.zeros((WIDTH, 1), np.float32),
     }
     node = helper.make_node
     nodes = [
-        node("IsNaN", ["inputs"], ["absent"]),
-        node("Where", ["absent", "zero", "inputs"], ["filled"]),
-        node("MatMul", ["filled", "weights"], ["product"]),
         node("MatMul", ["filled", "wide"], ["layer 0"]),
         *(node("MatMul", [f"layer {at}", "square"], [f"layer {at + 1}"]) for at in range(LAYERS)),
-        node("MatMul", [f"layer {LAYERS}", "nothing"], ["come to nothing"]),
-        node("Sum", ["product", "come to nothing"], ["both"]),
-        node("Reshape", ["both", "flat"], ["summed"]),
-        node("Add", ["summed", "bias"], ["median"]),
-        node("Mul", ["median", "low"], ["lower"]),
-        node("Mul", ["median", "high"], ["upper"]),
+        node("MatMul", [f"layer {LAYERS}", "narrow"], ["nothing"]),
+        node("Reshape", ["nothing", "flat"], ["extra"]),
     ]
-    return model_of(nodes, constants)
+    return graph(bias, extra=nodes, constants=constants)
+
+
+def combined_diff(lines: int) -> bytes:
+    """A merge of two parents that added so many lines each to one file."""
+    header = f"diff --cc a.py\n--- a/a.py\n+++ b/a.py\n@@@ -1,{lines} -1,{lines} +1,{2 * lines} @@@\n"
+    return header.encode() + b"+ x\n" * lines + b" +x\n" * lines
 
 
 def publish_all(directory: Path) -> dict[str, str]:
@@ -111,9 +106,12 @@ def publish_all(directory: Path) -> dict[str, str]:
     publish(graph(60), "trying")
     store.promote(PREDICTOR, "trying", publish(graph(61), "trying", "canary"), "canary", weight=1.0)
     publish(graph(62), "trying", "shadow")
+    publish(graph(70), "shadowed")
+    publish(slow_graph(71), "shadowed", "shadow")
     tests = store.publish(*tests_model.model(TENANT, 1, datetime.now(UTC))).version
     return {
         **{tenant_id: told for (tenant_id, channel), told in found.items() if channel == "champion"},
+        "shadow": found["shadowed", "shadow"],
         "canary": f"{found['trying', 'canary']} (canary)",
         "tests": f"{tests_model.PREDICTOR}/tenants/{TENANT}@{tests}",
     }
@@ -132,6 +130,7 @@ class Platform:
 
     def __post_init__(self) -> None:
         self.predictions = PredictionServiceStub(self.channel)
+        self.tests = TestIntelligenceServiceStub(self.channel)
 
     def unary(self, tenant_id: str = "acme", *, explain: int = 0, **fields: Any) -> Asking:
         message = request(tenant_id, **fields)
@@ -167,19 +166,28 @@ class Platform:
         stub = GRPCInferenceServiceStub(self.channel)
         return lambda metadata: stub.ModelInfer(message, metadata=metadata, timeout=60)
 
-    def select(self) -> Asking:
-        message = SelectTestsRequest(tenant_id=TENANT, run=RUN, miss_rate=0.1)
-        stub = TestIntelligenceServiceStub(self.channel)
-        return lambda metadata: stub.SelectTests(message, metadata=metadata, timeout=60)
+    def select(self, *must_run: str) -> Asking:
+        message = SelectTestsRequest(tenant_id=TENANT, run=RUN, miss_rate=0.1, must_run=must_run)
+        return lambda metadata: self.tests.SelectTests(message, metadata=metadata, timeout=60)
+
+    def predict(self, diff: bytes) -> Asking:
+        run = {"repository": tests_model.REPOSITORY, "test_ids": tests_model.test_ids([0]), "diff": diff}
+        message = PredictTestFailuresRequest(tenant_id=TENANT, run=run)
+        return lambda metadata: self.tests.PredictTestFailures(message, metadata=metadata, timeout=60)
 
     def order(self) -> Asking:
         async def ask(metadata: Metadata) -> None:
             message = PrioritizeTestsRequest(tenant_id=TENANT, run=RUN)
-            stub = TestIntelligenceServiceStub(self.channel)
-            async for _ in stub.PrioritizeTests(message, metadata=metadata, timeout=60):
+            async for _ in self.tests.PrioritizeTests(message, metadata=metadata, timeout=60):
                 pass
 
         return ask
+
+    def classify(self, diff: bytes) -> Asking:
+        [test_id] = tests_model.test_ids([0])
+        run = {"repository": tests_model.REPOSITORY, "diff": diff}
+        message = ClassifyFailureRequest(tenant_id=TENANT, run=run, test_id=test_id)
+        return lambda metadata: self.tests.ClassifyFailure(message, metadata=metadata, timeout=60)
 
     def roll_back(self) -> Asking:
         message = RollbackModelRequest(tenant_id="nobody", predictor=PREDICTOR)
@@ -262,6 +270,7 @@ async def platform(directory: Path) -> AsyncIterator[Platform]:
         environment |= {
             "CONDUCTOR_FEATURE_TIMEOUT_SECONDS": str(READ_SECONDS),
             "CONDUCTOR_TEST_FEATURE_TIMEOUT_SECONDS": "10",
+            "CONDUCTOR_MODEL_VERIFICATION_SECONDS": "60",  # a busy machine takes long over the slow model
             "CONDUCTOR_AUDIT_FILE": str(audit_file),
             "CONDUCTOR_TENANT_RATES": '{"modest": 10}',
         }

@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,
 )
+from opentelemetry.sdk.trace import ReadableSpan
 
 from conductor_rpc import names
 
@@ -100,6 +101,18 @@ def _span(span: Any, root: Any) -> Span:
     )
 
 
+def in_memory(spans: Sequence[ReadableSpan]) -> Trace:
+    """The call that spans of this process are about."""
+    [root] = [span for span in spans if span.parent is None]
+    zero = root.start_time or 0
+
+    def of(span: ReadableSpan) -> Span:
+        began, ended = ((moment or 0) - zero for moment in (span.start_time, span.end_time))
+        return Span(span.name, began / 1e6, ended / 1e6, dict(span.attributes or {}), span.status.description or "")
+
+    return Trace(of(root), [of(span) for span in spans if span is not root])
+
+
 @contextmanager
 def collecting() -> Iterator[tuple[Collector, dict[str, str]]]:
     """A collector, and the environment that makes a process export to it what the tail keeps, and callers sample."""
@@ -156,17 +169,19 @@ def told(trace: Trace) -> Told:
     )
 
 
-_RUNS = (names.MODEL_RUN, names.MODEL_RUN_TOGETHER)
+_ON_THE_LOOP = (names.MODEL_RUN, names.MODEL_RUN_TOGETHER, names.TESTS_ANSWER)
+"""What holds the event loop up itself where it takes long."""
 
 
 def _slow(stages: Sequence[Span]) -> str:
     """The longest stage; or what takes more than half of it, again and again. Empty: it came to none."""
-    runs = [stage for stage in stages if stage.name in _RUNS]
-    # A stall in which a model runs is the model's.
+    stages = [stage for stage in stages if stage.name != names.MODEL_COMPARE]  # it is beside the call, not within it
+    at_work = [stage for stage in stages if stage.name in _ON_THE_LOOP]
+    # A stall in which one of them is at work is its own.
     stages = [
         stage
         for stage in stages
-        if stage.name != names.EVENT_LOOP_STALL or not any(_within(stage, run) for run in runs)
+        if stage.name != names.EVENT_LOOP_STALL or not any(_within(stage, one) for one in at_work)
     ]
     if not stages:
         return ""

@@ -115,6 +115,8 @@ class Call:
     """Its answer is less than the best that there is for its tenant."""
     began: float = field(default_factory=time.monotonic)
     """On the clock of ``time.monotonic()``."""
+    waited_since: float = 0.0
+    """The same, of an item of a stream: when its message came, if it had to wait for a place; else 0."""
     first_answered: float = 0.0
     """The same, of the first message of an answer in several; 0 before, and where requests are a stream."""
     trace_id: int = 0

@@ -77,9 +77,10 @@ class ItemStreams:
         if call is None:
             raise RuntimeError("there is no call to answer items of")
 
-        def answer(request: Message, until: float) -> Awaitable[Message]:
+        def answer(request: Message, until: float, waited_since: float) -> Awaitable[Message]:
             deadline = Deadline(min(until, call.deadline.time))
-            return self._through(Call(method, call.metadata, deadline, call.identity), request, handler)
+            item = Call(method, call.metadata, deadline, call.identity, waited_since=waited_since)
+            return self._through(item, request, handler)
 
         if self._stopping:
             raise Stopping
@@ -98,7 +99,7 @@ class _ItemStream:
 
     def __init__(
         self,
-        answer: Callable[[Message, float], Awaitable[Message]],
+        answer: Callable[[Message, float, float], Awaitable[Message]],
         response: type[Any],
         default_seconds: float,
         most: Callable[[], int],
@@ -151,16 +152,20 @@ class _ItemStream:
                 arrived = time.monotonic()
                 self._take_ids([item.id for item in message.items])
                 for item in message.items:
-                    await self._take_place()
-                    tasks.create_task(self._answer_item(item, arrived))
+                    waited = await self._take_place()
+                    tasks.create_task(self._answer_item(item, arrived, arrived if waited else 0.0))
         except ConductorError as error:
             self._error = self._error or error
 
-    async def _take_place(self) -> None:
+    async def _take_place(self) -> bool:
+        """Whether it had to be waited for."""
+        waited = False
         while self._taken_count >= self._most():
             self._freed.clear()
             await self._freed.wait()
+            waited = True
         self._taken_count += 1
+        return waited
 
     async def _next(self, requests: AsyncIterator[Any]) -> Any:
         self._between_messages = True
@@ -175,11 +180,11 @@ class _ItemStream:
             raise InvalidRequest([Violation("items.id", "must not be that of another item without a result")])
         self._under_way |= taken
 
-    async def _answer_item(self, item: Any, arrived: float) -> None:
+    async def _answer_item(self, item: Any, arrived: float, waited_since: float) -> None:
         seconds = self._default_seconds
         if item.HasField("timeout"):
             seconds = item.timeout.seconds + item.timeout.nanos / 1e9
-        answer = await self._answer(item.request, arrived + seconds)
+        answer = await self._answer(item.request, arrived + seconds, waited_since)
         result = self._response.results.add(id=item.id)
         (result.error if isinstance(answer, status_pb2.Status) else result.response).CopyFrom(answer)
         self._answered.append(item.id)

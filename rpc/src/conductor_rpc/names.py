@@ -16,6 +16,9 @@ MODEL_RUN: Final = "model.run"
 RECEIVE: Final = "receive"
 """From gRPC's handing a call over until it is begun with: its message comes and is decoded, and while the event loop is
 busy, its turn. A span only."""
+ITEM_WAIT: Final = "item.wait"
+"""From a message's coming until there was a place in its stream for the item, before the item's call begins: who sends
+many at once, or does not read, waits for himself. A span only."""
 COALESCE_WAIT: Final = "coalesce.wait"
 """From a question's being asked until the batch that it is answered in begins. A span only."""
 COALESCE_RESUME: Final = "coalesce.resume"
@@ -45,6 +48,10 @@ INGEST_COMMIT: Final = "ingest.commit"
 # Spans of what held up the whole process while a call was under way.
 EVENT_LOOP_STALL: Final = "event_loop.stall"
 GC_PAUSE: Final = "gc.pause"
+
+# Spans of what the process did beside, while a call was under way: the call did not wait for it.
+MODEL_COMPARE: Final = "model.compare"
+"""A shadow, or what stands beside a canary or a challenger, was asked what somebody had asked before."""
 
 # Metrics.
 RPC_SERVER_CALL_DURATION: Final = "rpc.server.call.duration"

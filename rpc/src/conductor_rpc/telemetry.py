@@ -15,6 +15,7 @@ from opentelemetry.trace import TracerProvider
 from conductor_rpc import names
 from conductor_rpc.call import HANDED_TIME, Attributes, Call, Stage, current_call
 from conductor_rpc.call_log import CallLog
+from conductor_rpc.side_work import SideWork
 from conductor_rpc.stalls import Stalls
 from conductor_rpc.tracing import SERVER_FAULTS, SLOW_SECONDS, Traces
 
@@ -56,7 +57,8 @@ class Telemetry:
         """Traces tell of them, where somebody starts them."""
         self._call_log = call_log
         tracer = tracer_provider.get_tracer(_SCOPE) if tracer_provider else None
-        self._traces = Traces(tracer, head, slow_seconds, self.stalls) if tracer else None
+        self._side_work = SideWork()
+        self._traces = Traces(tracer, head, slow_seconds, self.stalls, self._side_work) if tracer else None
         self._meter = meter_provider.get_meter(_SCOPE) if meter_provider else None
         self._call_seconds = self._histogram(names.RPC_SERVER_CALL_DURATION, "Duration of calls")
         self._stage_seconds = self._histogram(names.STAGE_DURATION, "Duration of a call's stages")
@@ -97,6 +99,10 @@ class Telemetry:
         if all(call.stages is None for call in calls):
             return _NOTHING
         return _RecordedStage(name, calls, None, attributes)
+
+    def side_work(self, name: str, attributes: Attributes) -> AbstractContextManager[None]:
+        """Around what the process does that no call waits for: traces of the calls that it runs beside tell of it."""
+        return _NOTHING if self._traces is None else self._side_work.doing(name, attributes)
 
     def went_without(self, error: Exception) -> None:
         """Tell that the stage under way did not bring what it should, and why; its calls are answered all the same."""
@@ -200,6 +206,9 @@ class _RecordedCall:
         self._began = now - (time.monotonic() - self._call.began)
         if HANDED_TIME.get():
             self._call.note(Stage(names.RECEIVE, self._began, now))
+        if self._call.waited_since:
+            waited_seconds = self._call.began - self._call.waited_since
+            self._call.note(Stage(names.ITEM_WAIT, self._began - waited_seconds, self._began))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

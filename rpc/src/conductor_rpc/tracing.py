@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
 from conductor_rpc import names
 from conductor_rpc.call import NO_DEADLINE, Call
+from conductor_rpc.side_work import SideWork
 from conductor_rpc.stalls import Stalls
 
 if TYPE_CHECKING:
@@ -53,9 +54,12 @@ def ids_of(call: Call) -> tuple[int, int]:
 class Traces:
     """Makes the spans of calls that are kept."""
 
-    def __init__(self, tracer: Tracer, head: Sampler | None, slow_seconds: float, stalls: Stalls) -> None:
+    def __init__(
+        self, tracer: Tracer, head: Sampler | None, slow_seconds: float, stalls: Stalls, side_work: SideWork
+    ) -> None:
         """The tracer records all that it is told. ``head``: None keeps every call."""
-        self._tracer, self._head, self._slow_seconds, self._stalls = tracer, head, slow_seconds, stalls
+        self._tracer, self._head, self._slow_seconds = tracer, head, slow_seconds
+        self._stalls, self._side_work = stalls, side_work
         self._of_strangers = Allowance(_MOST_AT_ONCE, _MOST_PER_S)
         self._allowances = {reason: Allowance(_MOST_AT_ONCE, _MOST_PER_S) for reason in names.REASONS_TO_KEEP}
 
@@ -88,7 +92,8 @@ class Traces:
         if names.ERROR_TYPE in attributes:
             span.set_status(Status(StatusCode.ERROR))
         context = trace.set_span_in_context(span, parent)
-        for stage in (*(call.stages or ()), *self._stalls.during(began, ended)):
+        of_process = (*self._stalls.during(began, ended), *self._side_work.during(began, ended))
+        for stage in (*(call.stages or ()), *of_process):
             of_stage = self._tracer.start_span(stage.name, context, start_time=clock.ns(stage.began))
             if stage.attributes is not None:
                 of_stage.set_attributes(stage.attributes)

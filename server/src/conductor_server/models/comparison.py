@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from conductor_features.tables import RowTable
 from conductor_rpc import names
+from conductor_rpc.call import Attributes
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.models.background import Background
 from conductor_server.models.variant_statistics import VariantStatistics
@@ -25,6 +26,7 @@ from conductor_server.prediction.answers import Estimate, ModelLabel, Variant
 from conductor_server.prediction.columns import Question
 from conductor_server.prediction.gathering import Gatherer
 from conductor_server.prediction.ports import Model, ModelFailed, Route
+from conductor_server.prediction.run_notes import notes_of_run
 
 _LOG = logging.getLogger(__name__)
 _MOST_WAITING = 512
@@ -100,7 +102,8 @@ class Comparison(Background):
                 await self._wake.wait()
             waiting = self._waiting.popleft()
             try:
-                scored = await asyncio.get_running_loop().run_in_executor(self._thread, _score, waiting)
+                with self._telemetry.side_work(names.MODEL_COMPARE, _notes(waiting)):
+                    scored = await asyncio.get_running_loop().run_in_executor(self._thread, _score, waiting)
                 self._note(waiting, scored)
             except Exception:  # comparing must outlive whatever it meets
                 _LOG.exception("comparing models failed")
@@ -127,6 +130,12 @@ def _compared(route: Route) -> tuple[ModelLabel, Variant]:
     if route.variant is Variant.CHAMPION and route.beside is not None:
         return route.beside.label, Variant.SHADOW
     return route.models[0].label, route.variant
+
+
+def _notes(waiting: _Waiting) -> Attributes:
+    """For the traces of requests that are answered meanwhile."""
+    label, variant = _compared(waiting.route)
+    return {**notes_of_run(label, len(waiting.questions)), names.VARIANT: variant.value}
 
 
 def _score(waiting: _Waiting) -> _Scored:

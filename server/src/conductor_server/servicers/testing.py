@@ -27,6 +27,7 @@ from conductor_server.prediction.answers import Origin
 from conductor_server.servicers import testing_answers, testing_questions, trace_notes
 from conductor_server.servicers.page_tokens import page_after, page_token
 from conductor_server.testing.ports import Flakiness, Intelligence
+from conductor_server.testing.questions import TestRun
 
 SERVICE_NAME = DESCRIPTOR.services_by_name["TestIntelligenceService"].full_name
 _DEFAULT_EXPLANATIONS, _DEFAULT_PAGE = 10, 100
@@ -40,6 +41,11 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 class _OfRun(Protocol):
     """A request about a run."""
+
+    @property
+    def tenant_id(self) -> str:
+        """Whose it is."""
+        ...
 
     @property
     def run(self) -> TestRunContext:
@@ -81,8 +87,7 @@ class TestIntelligenceServicer(stubs.TestIntelligenceServiceServicer):
         self, request: PredictTestFailuresRequest, context: _Context
     ) -> PredictTestFailuresResponse:
         """Tell of each test how likely it is to fail."""
-        with self._telemetry.span(names.DIFF_READ):
-            run = await testing_questions.to_run(request.tenant_id, request.run)
+        run = await self._run(request)
         count = request.explanation_count if request.HasField("explanation_count") else _DEFAULT_EXPLANATIONS
         answer = await self._intelligence.predict(run, count, current_deadline())
         with self._telemetry.span(names.TESTS_ANSWER):
@@ -92,8 +97,7 @@ class TestIntelligenceServicer(stubs.TestIntelligenceServiceServicer):
 
     async def SelectTests(self, request: SelectTestsRequest, context: _Context) -> SelectTestsResponse:
         """Select the tests that meet a goal."""
-        with self._telemetry.span(names.DIFF_READ):
-            run = await testing_questions.to_run(request.tenant_id, request.run)
+        run = await self._run(request)
         goal, rules = testing_questions.to_goal(request), testing_questions.to_rules(request)
         answer = await self._intelligence.select(run, goal, rules, current_deadline())
         with self._telemetry.span(names.TESTS_ANSWER):
@@ -105,8 +109,7 @@ class TestIntelligenceServicer(stubs.TestIntelligenceServiceServicer):
         self, request: PrioritizeTestsRequest, context: _Context
     ) -> AsyncIterator[PrioritizeTestsResponse]:
         """Order tests. Who went away, or whose time is over, ends the stream between two messages: gRPC cancels it."""
-        with self._telemetry.span(names.DIFF_READ):
-            run = await testing_questions.to_run(request.tenant_id, request.run)
+        run = await self._run(request)
         answer = await self._intelligence.order(run, current_deadline())
         for part in testing_answers.to_parts(answer, run):
             if part.HasField("provenance"):
@@ -125,17 +128,24 @@ class TestIntelligenceServicer(stubs.TestIntelligenceServiceServicer):
             page_after(asked, request.page_token),
             current_deadline(),
         )
-        response = testing_answers.to_page(answer, page_token(asked, answer.next_after))
+        with self._telemetry.span(names.TESTS_ANSWER):
+            response = testing_answers.to_page(answer, page_token(asked, answer.next_after))
         self._note(answer.origin, response.provenance, len(answer.tests))
         return response
 
     async def ClassifyFailure(self, request: ClassifyFailureRequest, context: _Context) -> ClassifyFailureResponse:
         """Tell what one failure was."""
-        failure = await testing_questions.to_failure(request)
+        with self._telemetry.span(names.DIFF_READ):
+            failure = await testing_questions.to_failure(request)
         answer = await self._flakiness.classify(failure, current_deadline())
         response = testing_answers.to_classified(answer, failure.run)
         self._note(answer.origin, response.provenance, 1)
         return response
+
+    async def _run(self, request: _OfRun) -> TestRun:
+        """The run that is asked about."""
+        with self._telemetry.span(names.DIFF_READ):
+            return await testing_questions.to_run(request.tenant_id, request.run)
 
     def _note(self, origin: Origin, provenance: Provenance, test_count: int) -> None:
         """Tell the call's trace what answered."""
