@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -76,27 +77,25 @@ def _read_combined(
     lines: list[bytes], at: int, olds: list[tuple[int, int]], new: tuple[int, int], part: FilePart
 ) -> int:
     """A column for each parent: "-" is a line of that parent which the merge dropped, "+" one that it lacked."""
-    width = len(olds)
-    left = [size for _, size in olds]
+    width, left = len(olds), _LinesLeft([size for _, size in olds])
     old_line, (new_line, new_left) = olds[0][0], new
     old_begin, new_begin = old_line, new_line
     count = len(lines)
-    while (new_left > 0 or any(left)) and at < count:
-        line = lines[at]
-        if line[:1] == _NO_NEWLINE:
+    while (new_left > 0 or left) and at < count:
+        marks = lines[at][:width]
+        first = marks[:1]
+        if first == _NO_NEWLINE:
             at += 1
             continue
-        marks = line[:width] or b" " * width
+        if marks.strip(b" +-\r") or not (marks or at + 1 < count):
+            break
         dropped = b"-" in marks
-        held = [(mark == ord("-")) if dropped else (mark == ord(" ")) for mark in marks.ljust(width)]
-        gone = [size - one for size, one in zip(left, held, strict=True)]
-        if marks.strip(b" +-\r") or min(gone) < 0 or (not dropped and not new_left):
+        if not (left.take_from(_columns(marks, b"-")) if dropped else new_left and left.take(_columns(marks, b"+"))):
             break
         changed = marks.strip(b" \r") != b""
         if not changed and (old_line > old_begin or new_line > new_begin):
             part.add_change(old_begin, old_line, new_begin, new_line)
-        left = gone
-        old_line += held[0]
+        old_line += first == b"-" if dropped else first != b"+"
         new_line += not dropped
         new_left -= not dropped
         part.added += b"+" in marks
@@ -106,6 +105,49 @@ def _read_combined(
         at += 1
     if old_line > old_begin or new_line > new_begin:
         part.add_change(old_begin, old_line, new_begin, new_line)
-    if new_left > 0 or any(left):
+    if new_left > 0 or left:
         part.problem = "a hunk is not as long as its header says"
     return at
+
+
+def _columns(marks: bytes, mark: bytes) -> list[int]:
+    return [at for at, found in enumerate(marks) if found == mark[0]]
+
+
+class _LinesLeft:
+    """How many lines are to come of each parent. True while there are any.
+
+    A line may have fewer marks than there are parents, its blanks having been stripped, so that a few bytes speak of a
+    thousand parents: it costs as much as it has marks. What nearly all of them lose is counted once.
+    """
+
+    def __init__(self, sizes: list[int]) -> None:
+        self._ends, self._taken = sizes, 0
+        """A parent has its end, less what was taken of all."""
+        self._at_end = Counter(sizes)
+        """How many parents have which end."""
+
+    def __bool__(self) -> bool:
+        return self._at_end[self._taken] < len(self._ends)
+
+    def take(self, lacking: list[int]) -> bool:
+        """A line of all parents but these; False, and nothing is taken, where one of them has none left."""
+        if self._at_end[self._taken] > sum(self._ends[parent] == self._taken for parent in lacking):
+            return False
+        self._taken += 1
+        for parent in lacking:
+            self._move(parent, 1)
+        return True
+
+    def take_from(self, holding: list[int]) -> bool:
+        """A line of these parents; False, and nothing is taken, where one of them has none left."""
+        if any(self._ends[parent] == self._taken for parent in holding):
+            return False
+        for parent in holding:
+            self._move(parent, -1)
+        return True
+
+    def _move(self, parent: int, count: int) -> None:
+        self._at_end[self._ends[parent]] -= 1
+        self._ends[parent] += count
+        self._at_end[self._ends[parent]] += 1
