@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import grpc
 import psutil
@@ -24,6 +24,7 @@ from conductor_server.worker import NAME as WORKER_NAME
 from machine import within
 from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, bearer
 from server.harness import client, publish, request, serving, write_features
+from server.ports import free_ports
 
 REPLACED_SECONDS = 2.0
 GRACE_SECONDS = 3
@@ -159,7 +160,8 @@ async def test_a_killed_worker_is_replaced(redis_url, store):
 
 async def test_each_worker_has_admin_ports_of_its_own(redis_url, store):
     publish(store)
-    http_port, grpc_port = _free_ports(2), _free_ports(2)
+    http_port = free_ports(4)
+    grpc_port = http_port + 2
     ports = ("--admin-http-port", str(http_port), "--admin-grpc-port", str(grpc_port))
     arguments = _arguments(redis_url, store, "--workers", "2", "--grace", "0", *ports)
     async with command(*arguments) as process:
@@ -181,7 +183,7 @@ async def test_each_worker_has_admin_ports_of_its_own(redis_url, store):
 
 
 async def test_ready_when_the_models_were_tried(redis_url, store, monkeypatch):
-    port, seen = _free_ports(1), []
+    port, seen = free_ports(1), []
 
     class Watcher(app.ModelWatcher):
         async def wait_for_first_pass(self, timeout_seconds):
@@ -207,19 +209,6 @@ async def _counted(port):
         for sample in family.samples
         if sample.name == "rpc_server_call_duration_seconds_count"
     )
-
-
-def _free_ports(count):
-    """The first of so many ports in a row that nobody listens on."""
-    while True:
-        with ExitStack() as held:
-            first = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            try:
-                for port in range(first + 1, first + count):
-                    held.enter_context(socket.create_server(("127.0.0.1", port)))
-            except (OSError, OverflowError):
-                continue
-            return first
 
 
 async def test_workers_do_not_outlive_their_supervisor(redis_url, store):
