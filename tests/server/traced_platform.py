@@ -262,6 +262,7 @@ async def platform(directory: Path) -> AsyncIterator[Platform]:
         environment |= {
             "CONDUCTOR_FEATURE_TIMEOUT_SECONDS": str(READ_SECONDS),
             "CONDUCTOR_TEST_FEATURE_TIMEOUT_SECONDS": "10",
+            "CONDUCTOR_MODEL_VERIFICATION_SECONDS": "60",  # the slow model's, by a process that lets others go first
             "CONDUCTOR_AUDIT_FILE": str(audit_file),
             "CONDUCTOR_TENANT_RATES": '{"modest": 1}',  # what it has asked below is too much for minutes
         }
