@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import grpc
 import psutil
@@ -24,8 +24,11 @@ from conductor_server.worker import NAME as WORKER_NAME
 from machine import within
 from rpc.harness import AUDIENCE, ISSUER, Authority, Keys, bearer
 from server.harness import client, publish, request, serving, write_features
+from server.ports import free_ports
 
 REPLACED_SECONDS = 2.0
+GRACE_SECONDS = 3
+"""Longer than we may stand still ourselves."""
 COMMAND = [sys.executable, "-m", "conductor_client.command", "serve", "-o", "json", "--port", "0"]
 
 
@@ -66,13 +69,13 @@ def _arguments(redis_url, store, *more):
 async def test_sigterm_drains_without_a_failed_request(redis_url, store):
     publish(store)
     write_features(redis_url)
-    async with command(*_arguments(redis_url, store, "--grace", "1")) as process:
+    async with command(*_arguments(redis_url, store, "--grace", str(GRACE_SECONDS))) as process:
         async with client(process.address) as server:
             first = await server.predict(request(), timeout=30)
             assert first.provenance.model_version
             failures, answers = [], 0
-            process.send_signal(signal.SIGTERM)
             started = time.monotonic()
+            process.send_signal(signal.SIGTERM)
 
             async def ask():
                 nonlocal answers
@@ -92,7 +95,7 @@ async def test_sigterm_drains_without_a_failed_request(redis_url, store):
                 grpc.StatusCode.UNAVAILABLE,
                 grpc.StatusCode.CANCELLED,
             }, failures
-            assert time.monotonic() - started >= 1
+            assert time.monotonic() - started >= GRACE_SECONDS
         assert await asyncio.wait_for(process.wait(), 60) == 0
         assert b"Traceback" not in process.errors, process.errors.decode()
 
@@ -157,7 +160,8 @@ async def test_a_killed_worker_is_replaced(redis_url, store):
 
 async def test_each_worker_has_admin_ports_of_its_own(redis_url, store):
     publish(store)
-    http_port, grpc_port = _free_ports(2), _free_ports(2)
+    http_port = free_ports(4)
+    grpc_port = http_port + 2
     ports = ("--admin-http-port", str(http_port), "--admin-grpc-port", str(grpc_port))
     arguments = _arguments(redis_url, store, "--workers", "2", "--grace", "0", *ports)
     async with command(*arguments) as process:
@@ -179,7 +183,7 @@ async def test_each_worker_has_admin_ports_of_its_own(redis_url, store):
 
 
 async def test_ready_when_the_models_were_tried(redis_url, store, monkeypatch):
-    port, seen = _free_ports(1), []
+    port, seen = free_ports(1), []
 
     class Watcher(app.ModelWatcher):
         async def wait_for_first_pass(self, timeout_seconds):
@@ -205,19 +209,6 @@ async def _counted(port):
         for sample in family.samples
         if sample.name == "rpc_server_call_duration_seconds_count"
     )
-
-
-def _free_ports(count):
-    """The first of so many ports in a row that nobody listens on."""
-    while True:
-        with ExitStack() as held:
-            first = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            try:
-                for port in range(first + 1, first + count):
-                    held.enter_context(socket.create_server(("127.0.0.1", port)))
-            except (OSError, OverflowError):
-                continue
-            return first
 
 
 async def test_workers_do_not_outlive_their_supervisor(redis_url, store):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from conductor_model_store.settings import ModelStoreSettings
 from conductor_model_store.signing_keys import generate_key_pair
 from machine import within
 from server.harness import PREDICTOR, graph, manifest, request, serving, with_golden, write_features
+from server.ports import free_ports
 
 URL = "s3://models/of/ours"
 
@@ -30,9 +30,7 @@ class Moto:
     """Takes connections on one port, and can be away: then none is taken. Its objects live as long as its process."""
 
     def __init__(self, log):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_ports(1)
         self.endpoint = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -55,9 +53,7 @@ class Way:
 
     def __init__(self, port):
         self._to, self._server, self._links = port, None, set()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_ports(1)
 
     async def open(self):
         self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)

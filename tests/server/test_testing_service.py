@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import time
 
 import grpc
@@ -206,8 +206,12 @@ async def test_who_goes_away_gets_no_further_part():
         assert server.in_flight_count == 1
         call.cancel()
         await idle(server)
-        late = stub.PrioritizeTests(request, timeout=0.5)
-        assert (await late.read()).total_count == 8_000
-        await asyncio.sleep(0.6)  # nobody reads until its time is over
+        for seconds in (0.5, 2, 8):
+            late = stub.PrioritizeTests(request, timeout=seconds)
+            with contextlib.suppress(grpc.aio.AioRpcError):  # a busy machine says nothing in time: it gets longer
+                assert (await late.read()).total_count == 8_000
+                break
+        else:
+            pytest.fail("not even the first part came")
+        assert await late.code() is grpc.StatusCode.DEADLINE_EXCEEDED, "nobody reads until its time is over"
         await idle(server)
-        assert await late.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -142,11 +142,16 @@ async def test_keys_that_are_slow_to_come_are_told(redis_url: str, store: Path, 
         ):
             await asyncio.sleep(0.1)  # as above: its start is no part of the call
             state["held"].clear()
-            asyncio.get_running_loop().call_later(LATE_SECONDS, state["held"].set)
             trace_id, metadata = new_trace()
-            await PredictionServiceStub(channel).PredictBuildDuration(
+            call = PredictionServiceStub(channel).PredictBuildDuration(
                 request(), metadata=(*metadata, *bearer(keys.token())), timeout=60
             )
+            async with asyncio.timeout(60):
+                while not state["fetches"]:  # noqa: ASYNC110 - another thread is asked
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(LATE_SECONDS)
+            state["held"].set()
+            await call
             trace = await collector.trace(trace_id)
     assert told(trace).slow == names.AUTH, trace
     assert trace.call.attributes[names.TENANT_ID] == "acme"

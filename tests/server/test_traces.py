@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import time
 
 import grpc.aio
-import redis
 
 from conductor.inference.v2.inference_service_pb2 import ModelInferRequest
 from conductor.inference.v2.inference_service_pb2_grpc import GRPCInferenceServiceStub
@@ -14,6 +16,7 @@ from conductor.prediction.v1.build_duration_pb2 import (
     StreamBuildDurationPredictionsRequest,
 )
 from conductor_rpc import names
+from conductor_server.features.online import OnlineFeatures
 from rpc.harness import PREDICTION
 from rpc.traced import METHOD, Traced
 from server.harness import PREDICTOR, request, serving, write_features
@@ -55,18 +58,33 @@ async def test_what_fell_back_is_kept_and_what_did_not_is_not(redis_url, store, 
         assert told[names.MODEL_NAME] == f"models/{PREDICTOR}/global"
 
 
-async def test_waiting_for_others_work_is_told(redis_url, store, fleet):
+async def test_waiting_for_others_work_is_told(own_redis, store, fleet, monkeypatch):
     """Redis hangs: who asks while another's batch is there waits a moment for company."""
     fleet.publish(10)
-    write_features(redis_url)
+    write_features(own_redis.url)
     traced = Traced(slow_seconds=0)
-    async with serving(redis_url, store, traced.telemetry, feature_timeout_seconds=10) as server:
+    begun, read = asyncio.Semaphore(0), OnlineFeatures.read
+
+    async def noted(features, *arguments):
+        begun.release()
+        return await read(features, *arguments)
+
+    monkeypatch.setattr(OnlineFeatures, "read", noted)
+    async with serving(own_redis.url, store, traced.telemetry, feature_timeout_seconds=10) as server:
         await server.predict(request())
-        with redis.Redis.from_url(redis_url) as client:
-            client.execute_command("CLIENT", "PAUSE", 2000, "ALL")
-            first = asyncio.ensure_future(server.predict(request()))
-            await asyncio.sleep(0.3)  # it is at Redis now
-            await asyncio.gather(first, server.predict(request()))
+        await begun.acquire()
+        os.kill(own_redis.pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(60):
+                asked = [asyncio.ensure_future(server.predict(request()))]
+                await begun.acquire()
+                began = time.monotonic()
+                asked.append(asyncio.ensure_future(server.predict(request())))
+                await begun.acquire()
+                await asyncio.sleep(2 * (time.monotonic() - began))  # so most of its time is not that wait
+        finally:
+            os.kill(own_redis.pid, signal.SIGCONT)
+        await asyncio.gather(*asked)
     last = max(traced.calls, key=lambda span: span.start_time)
     [wait] = [
         span
