@@ -31,11 +31,10 @@ async def test_a_stall_stands_in_the_trace_of_who_waited_and_not_in_others():
         await stub.PredictBuildDuration(request())
         [root] = traced.calls
         of_it = [span for span in traced.stalls if span.parent.span_id == root.context.span_id]
-        longest = max(of_it, key=lambda span: span.end_time - span.start_time)
+        then = [span for span in of_it if span.start_time < moments[1] and span.end_time > moments[0]]
+        longest = max(then, key=lambda span: span.end_time - span.start_time)  # of these: the machine adds its own
         assert longest.name == names.EVENT_LOOP_STALL
         assert longest.end_time - longest.start_time > 0.15e9
-        assert longest.start_time < moments[1]
-        assert longest.end_time > moments[0]
         running.predictions.behaviour = None
         await asyncio.sleep(0.05)
         await stub.PredictBuildDuration(request())
