@@ -13,7 +13,7 @@ from conductor_workbench.faults.network import slow
 from conductor_workbench.faults.replies import Replies
 from conductor_workbench.faults.stand import Stand
 from conductor_workbench.faults.tests_traffic import NO_MODEL
-from conductor_workbench.faults.vitals import settled
+from conductor_workbench.faults.vitals import connected, settled
 from faults.planted import VARIABLE
 from machine import tries
 
@@ -32,6 +32,8 @@ BUGS_OF_TESTS = [
 ]
 OF_TESTS = {"predict_tests": 1, "select_tests": 1, "prioritize_tests": 1, NO_MODEL: 2}
 GROWTH_BYTES = 4 << 20
+CONNECTIONS = 3
+"""To Redis: for single rows, for tests' rows, and for lists and graphs."""
 STORMS = 20
 """Until the bug shows: on a busy machine most answers are fallbacks, and few calls get far enough to be cancelled."""
 SLOW = slow(0.004, jitter_seconds=0.02)
@@ -87,7 +89,7 @@ async def test_each_wrong_answer_about_tests_is_found(planted: Stand, figure) ->
 
 async def test_each_leak_is_found(planted: Stand, figure) -> None:
     await storm(planted, "", 0.5)
-    before = planted.vitals()
+    before = await asyncio.to_thread(connected, planted.vitals, CONNECTIONS)
     await storm(planted, "", 0.5)
     assert not settled(planted.vitals, before, growth_bytes=GROWTH_BYTES)[1]
     for _ in tries(STORMS):

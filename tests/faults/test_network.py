@@ -12,7 +12,7 @@ import pytest
 from conductor_workbench.faults import network
 from conductor_workbench.faults.proxy import Proxy
 from conductor_workbench.faults.stand import Stand
-from conductor_workbench.faults.vitals import settled
+from conductor_workbench.faults.vitals import connected, settled
 from faults.scene import LONGEST_RECOVERY_SECONDS
 from machine import tries, within
 
@@ -23,6 +23,8 @@ LASTS_SECONDS = 0.5
 TRIES = 4
 """The machine may stand still for a moment that only one of the processes meets: then it is tried again."""
 GROWTH_BYTES = 16 << 20
+CONNECTIONS = 2 * 3
+"""To Redis: of each worker, for single rows, for tests' rows, and for lists and graphs."""
 ALLOWED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 KINDS = {"unary": 3, "batch": 1, "stream": 2}
 """All that have a deadline. A burst ends when its stream is closed, which has patience of its own."""
@@ -72,7 +74,7 @@ async def test_between_callers_and_server(stand: Stand, figure, rounds: Iterator
     """Half of the calls are cancelled too: what is left of them is nobody else's."""
     chance = random.Random(seed)
     asked, recovery = 0, 0.0
-    before = stand.vitals()
+    before = await asyncio.to_thread(connected, stand.vitals, CONNECTIONS)
     with Proxy(stand.server.target) as front:
         for number in rounds:
             faults = list(BETWEEN_CALLERS_AND_SERVER)

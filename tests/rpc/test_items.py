@@ -96,20 +96,19 @@ async def test_what_gets_ready_together_travels_together():
 
 
 async def test_an_item_has_its_own_deadline():
-    async with serving(default_deadline_seconds=1.5) as running, running.stub() as stub:
-        running.predictions.behaviour = lambda _: asyncio.sleep(60)
-        stream = stub.StreamBuildDurationPredictions()
-        started = time.monotonic()
-        await stream.write(items(item(1), item(2, timeout=0.05)))
-        [first] = (await results(stream, 1)).values()
-        assert first.id == 2
-        assert 0.05 <= time.monotonic() - started < 1.5
-        [second] = (await results(stream, 1)).values()
-        assert time.monotonic() - started >= 1.5
-        for result in (first, second):
+    own, default = [item(1), item(2, timeout=0.05)], [item(2)]
+    for asked, seconds, default_seconds, under_way in ((own, 0.05, 60, 2), (default, 0.3, 0.3, 1)):
+        async with serving(default_deadline_seconds=default_seconds) as running, running.stub() as stub:
+            running.predictions.behaviour = lambda _: asyncio.sleep(60)
+            stream = stub.StreamBuildDurationPredictions()
+            started = time.monotonic()
+            await stream.write(items(*asked))
+            result = (await results(stream, 1))[2]
+            assert time.monotonic() - started >= seconds
             found = from_status(result.error)
             assert (found.code, found.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT")
-        assert running.server.in_flight_count == 1, "the stream itself"
+            assert running.server.in_flight_count == under_way, "the stream itself, and who has time"
+            stream.cancel()
 
 
 async def test_each_item_is_admitted():
@@ -210,6 +209,7 @@ async def test_who_does_not_read_is_not_read_from():
             await stream.done_writing()
 
         sending = asyncio.ensure_future(send())
+        await until(lambda: running.predictions.calls >= 8)
         seen = -1
         while seen < running.predictions.calls:
             seen = running.predictions.calls

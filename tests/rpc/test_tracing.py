@@ -115,12 +115,14 @@ async def test_a_refusal_is_kept_with_its_reason_its_tenant_and_the_time_there_w
     async with serving(traced.telemetry, tenant_rates={"acme": 0.1}) as running, running.stub() as stub:
         await stub.PredictBuildDuration(request())
         assert traced.spans == {}
+        began = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.PredictBuildDuration(request(), timeout=7)
+        took = time.monotonic() - began
     told = traced.spans[METHOD].attributes
     assert (told[names.KEPT_FOR], told[names.ERROR_REASON]) == (names.REFUSED, "RATE_LIMITED")
     assert told[names.TENANT_ID] == "acme"
-    assert 6 < told[names.DEADLINE_SECONDS] < 7.2, "gRPC rounds up"
+    assert 6.9 - took < told[names.DEADLINE_SECONDS] < 7.2, "gRPC rounds up"
 
 
 async def test_a_stage_that_went_without_is_told_of_each_call_that_is_in_it():

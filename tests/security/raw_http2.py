@@ -1,8 +1,9 @@
 """HTTP/2 written by hand: connections that say what no client library would say.
 
 As a program it attacks a server, for tests whose own process must stay free to ask. ``python raw_http2.py ATTACK TARGET
-CA SECONDS`` floods it and prints one JSON line (see :class:`Outcome`) when the time is over; ``python raw_http2.py hold
-KIND COUNT TARGET CA`` prints one when so many connections are open, and holds them until its standard input ends.
+CA SECONDS PATIENCE`` floods it and prints one JSON line (see :class:`Outcome`) when the time is over; ``python
+raw_http2.py hold KIND COUNT TARGET CA`` prints one when so many connections are open, and holds them until its standard
+input ends.
 """
 
 from __future__ import annotations
@@ -183,15 +184,23 @@ ATTACKS: dict[str, Burst] = {
 }
 
 
-def flood(attack: str, target: str, authority: str, seconds: float) -> Outcome:
-    """Send without a pause, on a new connection whenever the server ends one."""
+def flood(attack: str, target: str, authority: str, seconds: float, patience_seconds: float) -> Outcome:
+    """Send without a pause, on a new connection whenever the server ends one.
+
+    ``patience_seconds``: for how much longer while it has not been told a code. Attackers are nice: on a busy machine
+    they may not get to send anything in time.
+    """
     outcome, burst, deadline = Outcome(), ATTACKS[attack], time.monotonic() + seconds
-    while time.monotonic() < deadline:
+
+    def goes_on() -> bool:
+        return time.monotonic() < deadline + (0.0 if outcome.codes else patience_seconds)
+
+    while goes_on():
         began = time.monotonic()
         try:
             with RawConnection(target, authority) as connection:
                 outcome.connections += 1
-                _flood(connection, burst, deadline, outcome)
+                _flood(connection, burst, goes_on, outcome)
                 if connection.closed:
                     outcome.cut += 1
                     outcome.seconds_to_cut = max(outcome.seconds_to_cut, time.monotonic() - began)
@@ -200,9 +209,9 @@ def flood(attack: str, target: str, authority: str, seconds: float) -> Outcome:
     return outcome
 
 
-def _flood(connection: RawConnection, burst: Burst, deadline: float, outcome: Outcome) -> None:
+def _flood(connection: RawConnection, burst: Burst, goes_on: Callable[[], bool], outcome: Outcome) -> None:
     streams = iter(range(1, 2**31, 2))
-    while time.monotonic() < deadline and not connection.closed:
+    while goes_on() and not connection.closed:
         frames = burst(connection, streams)
         try:
             connection.send(*frames)
@@ -250,4 +259,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "hold":
         hold(sys.argv[2], int(sys.argv[3]), *sys.argv[4:6])
     else:
-        print(json.dumps(asdict(flood(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])))))
+        print(json.dumps(asdict(flood(*sys.argv[1:4], *map(float, sys.argv[4:6])))))
