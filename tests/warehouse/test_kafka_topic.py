@@ -41,6 +41,8 @@ EVENTS = random_events(4, 90)
 SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "200"}
 SHORT_SESSION = {"session.timeout.ms": "1000", "heartbeat.interval.ms": "200"}
 """A killed member keeps its partitions for so long."""
+LONG_SESSION = {"session.timeout.ms": "45000"}
+"""Who is alone has nobody to wait for, and must not lose partitions while a busy machine stands still."""
 PARTITIONS = 4
 HALVES = {"[0, 1] are taken from", "[2, 3] are taken from"}
 COMMAND = str(Path(sys.executable).parent / "conductor")
@@ -88,7 +90,7 @@ def test_events_are_stored_once_and_then_committed(
 ) -> None:
     kafka.create_topic(TOPIC, 1)
     kafka.produce(TOPIC, EVENTS[:50])
-    with _consuming(warehouse_url, kafka) as consumer:
+    with _consuming(warehouse_url, kafka, properties=LONG_SESSION) as consumer:
         until(lambda: consumer.total.received == 50)
         kafka.produce(TOPIC, EVENTS[40:])  # ten of them again
         until(lambda: consumer.total.received == 100)
@@ -115,7 +117,7 @@ def test_poison_is_parked_and_blocks_nobody(
         ],
     )
     kafka.produce(TOPIC, EVENTS[:3])
-    with _consuming(warehouse_url, kafka) as consumer:
+    with _consuming(warehouse_url, kafka, properties=LONG_SESSION) as consumer:
         until(lambda: consumer.total.received == 10)
         until(lambda: kafka.committed(TOPIC, GROUP) == 10)
     assert (consumer.total.stored, consumer.total.dead_letter_count) == (3, 7)
@@ -137,7 +139,7 @@ def test_attributes_may_be_headers(
         data = json.dumps(attributes.pop("data")).encode()
         messages.append((data, [(f"ce_{name}", value.encode()) for name, value in attributes.items()]))
     kafka.produce(TOPIC, messages)
-    with _consuming(warehouse_url, kafka) as consumer:
+    with _consuming(warehouse_url, kafka, properties=LONG_SESSION) as consumer:
         until(lambda: consumer.total.received == len(EVENTS))
     assert consumer.total.stored == len(EVENTS)
     assert state(warehouse) == expected
