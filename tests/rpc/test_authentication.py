@@ -84,7 +84,7 @@ async def test_keys_from_an_address(secure, keys, authority):
             await _eventually_answered(stub, token)
 
 
-async def testkey_server_that_is_down_or_hangs_refuses_without_blocking(secure, keys, authority):
+async def test_a_key_server_that_is_down_or_hangs_refuses_without_blocking(secure, keys, authority):
     with key_server(keys.jwks()) as (url, state):
         state["held"].clear()
         async with serving(**{**secure, "jwks": url}) as running, running.stub(authority.credentials()) as stub:
