@@ -258,7 +258,7 @@ def test_a_kafka_that_went_away_does_not_keep_a_consumer_from_stopping(
         return ingest(*arguments, **named)
 
     monkeypatch.setattr(consumer_module, "ingest", last)
-    with _consuming(warehouse_url, kafka, batch_size=len(EVENTS)) as consumer:
+    with _consuming(warehouse_url, kafka, batch_size=len(EVENTS), properties=LONG_SESSION) as consumer:
         until(lambda: consumer.total.received == len(EVENTS))
         began = time.monotonic()
     assert within(time.monotonic() - began, 10)

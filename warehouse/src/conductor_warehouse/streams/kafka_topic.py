@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -56,6 +57,7 @@ _PASSING = frozenset(
 """The group has shared out its partitions anew, or is about to: what could not be committed comes again, maybe to
 another consumer."""
 _QUIET_SECONDS = 10.0
+_LEAVE_SECONDS = 3.0
 
 
 class KafkaTopic:
@@ -123,8 +125,16 @@ class KafkaTopic:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leave the group. Nothing is committed by that."""
-        self._consumer.close()
+        """Leave the group. Nothing is committed by that.
+
+        A Kafka that does not answer is left without a word: librdkafka would wait for it as long as the session may
+        last, by default 45 s, and a stop is not given so much.
+        """
+        leaving = threading.Thread(target=self._consumer.close, name="kafka-leave", daemon=True)
+        leaving.start()
+        leaving.join(_LEAVE_SECONDS)
+        if leaving.is_alive():
+            _LOG.warning("%s does not answer: its partitions go to others once this session has timed out", self.name)
 
     def batches(self) -> Iterator[Batch | None]:
         """What has arrived, as soon as something has."""
