@@ -40,7 +40,8 @@ class ServerSettings(RpcSettings, ModelTrustSettings):
     model_first_load_seconds: float = Field(default=30.0, ge=0)
     """Longest that starting waits for models; what is not loaded by then is loaded while serving."""
     model_verification_seconds: float = Field(default=5.0, gt=0)
-    """Time in which an unknown model must load and answer its golden requests in the child process."""
+    """Time in which an unknown model must load and answer its golden requests in the child process; up to four times as
+    much where others keep that from the processor."""
     model_memory_bytes: int = Field(default=1 << 30, ge=1 << 26)
     """Memory that an unknown model may take in the child process."""
     model_memory_budget_bytes: int = Field(default=1 << 30, ge=1 << 20)

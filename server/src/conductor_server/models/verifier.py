@@ -13,7 +13,7 @@ from pathlib import Path
 
 from conductor_model_store import LoadedModel
 from conductor_server.models.sessions import ModelRefused
-from conductor_server.models.verifier_wire import HEADER
+from conductor_server.models.verifier_wire import HEADER, MOST_EXTENSIONS
 
 _START_SECONDS = 30.0
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
@@ -62,7 +62,7 @@ class Verifier:
         manifest = model.manifest.SerializeToString()
         header = HEADER.pack(len(manifest), len(model.graph), self._memory_bytes, self._timeout_seconds)
         process.stdin.writelines((header, manifest, model.graph))
-        async with asyncio.timeout(_START_SECONDS + self._timeout_seconds):
+        async with asyncio.timeout(_START_SECONDS + (1 + MOST_EXTENSIONS) * self._timeout_seconds):
             await process.stdin.drain()
             line = await process.stdout.readline()
         if not line:

@@ -19,10 +19,12 @@ from typing import BinaryIO
 from conductor.model.v1.model_manifest_pb2 import ModelManifest
 from conductor_server.models.sessions import ModelRefused
 from conductor_server.models.verification import verify
-from conductor_server.models.verifier_wire import HEADER
+from conductor_server.models.verifier_wire import HEADER, MOST_EXTENSIONS
 
 _MAX_REASON_BYTES = 2000
 _NICENESS = 10
+_HELD_UP = 0.5
+"""A process that ran for a smaller share of its time than this was kept waiting: it comes last."""
 
 
 def main() -> None:
@@ -59,22 +61,38 @@ def _in_fork(manifest: bytes, graph: bytes, memory_bytes: int, seconds: float) -
         os.close(reading)
         _verify_and_exit(manifest, graph, memory_bytes, seconds, writing)
     os.close(writing)
-    answer = b""
+    answered = _answers(child, reading, seconds)
     # The answer is small, so it comes at once or not at all.
-    if select.select([reading], [], [], seconds)[0]:
-        answer = os.read(reading, _MAX_REASON_BYTES)
-        late = False
-    else:
-        late = True
+    answer = os.read(reading, _MAX_REASON_BYTES) if answered else b""
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(reading)
-    if late:
+    if not answered:
         return f"it took longer than {seconds:g} s to load and answer"
     if not answer:
         return "loading it ended the process (out of memory, or a crash)"
     verdict = answer.decode(errors="replace")
     return None if verdict == "ok" else verdict.removeprefix("refused: ")
+
+
+def _answers(child: int, reading: int, seconds: float) -> bool:
+    """Whether the child answers in time. Where others kept it from the processor, it gets the time once more."""
+    for _ in range(1 + MOST_EXTENSIONS):
+        ran_seconds = _processor_seconds(child)
+        if select.select([reading], [], [], seconds)[0]:
+            return True
+        if _processor_seconds(child) - ran_seconds > _HELD_UP * seconds:
+            return False
+    return False
+
+
+def _processor_seconds(process: int) -> float:
+    """What a process has used; 0 where that is not told."""
+    try:
+        told = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _verify_and_exit(manifest: bytes, graph: bytes, memory_bytes: int, seconds: float, writing: int) -> None:

@@ -6,3 +6,5 @@ import struct
 
 HEADER = struct.Struct("<IQQf")
 """Bytes of the manifest, bytes of the graph, bytes of memory, seconds."""
+MOST_EXTENSIONS = 3
+"""So often a model gets its seconds again."""
