@@ -124,18 +124,19 @@ def least(found: Iterable[Refusal]) -> Refusal:
 
 
 def beyond(calm: Iterator[Refusal], bombs: Iterator[Refusal]) -> Refusal:
-    """What a bomb takes more than as many harmless bytes: the least of each, of up to sixteen by turns.
+    """What a bomb takes more than as many harmless bytes: the least of each, of up to 64 by turns.
 
-    By turns, so that others on the machine are in both.
+    By turns, so that others on the machine are in both; the least of many is what the work itself takes.
     """
     harmless: list[Refusal] = []
     seen: list[Refusal] = []
-    for pair in islice(zip(calm, bombs, strict=True), 16):
+    began = time.monotonic()
+    for pair in islice(zip(calm, bombs, strict=True), 64):
         harmless.append(pair[0])
         seen.append(pair[1])
         one, other = least(harmless), least(seen)
         cost = Refusal(other.seconds - one.seconds, other.megabytes - one.megabytes, other.since)
-        if cheap(cost):
+        if cheap(cost) or (len(seen) >= 16 and time.monotonic() - began > 20):
             break
     return cost
 
