@@ -226,6 +226,18 @@ async def test_retries_end(streams):
         await stream.predict("acme", **BUILD)
 
 
+async def test_attempts_outlast_a_connection_that_fails_or_two(streams):
+    """gRPC makes another one after 50 ms, and the next after 80 ms more."""
+    streams.ends = [(0, UNAVAILABLE)] * 30
+    for _ in range(6):
+        async with connected(streams, timeout_seconds=10) as stream:
+            began = time.monotonic()
+            with pytest.raises(Unavailable):
+                await stream.predict("acme", **BUILD)
+            assert time.monotonic() - began > 0.3
+    assert len(streams.messages) == 30
+
+
 async def test_a_server_that_is_not_there():
     async with connected(Streams(target="localhost:1")) as stream:
         with pytest.raises((Unavailable, DeadlineExceeded)):

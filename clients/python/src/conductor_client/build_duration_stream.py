@@ -40,6 +40,8 @@ _FRAME_BYTES = 64
 """What an item adds to its request, at most."""
 _LONGEST_SECONDS = 1e9
 _PATIENCE_SECONDS = 0.5
+_JITTER = (0.8, 1.2)
+"""As gRPC's own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -152,11 +154,11 @@ class BuildDurationStream:
                 continue
             self._broke(error)
             fruitless_count = 0 if was_of_use else fruitless_count + 1
-            longest = min(
+            wait = min(
                 self._settings.initial_backoff_seconds * 2**fruitless_count, self._settings.maximum_backoff_seconds
             )
-            if self._asked:
-                await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
+            if self._asked:  # a call's attempts are as far apart: all of them outlast one connection that fails
+                await asyncio.sleep(wait * random.uniform(*_JITTER))  # noqa: S311 - no secret
 
     async def _talk(self) -> tuple[bool, ConductorError]:
         """One stream from its opening to its end: whether it gave any answer, and what it ended with."""
