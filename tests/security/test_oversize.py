@@ -242,7 +242,7 @@ async def test_the_check_finds_a_server_without_the_bounds(monkeypatch: pytest.M
 
         def ask() -> Refusal:
             with grpc.insecure_channel(running.target) as calls:
-                return least(islice(refusals(calls, server, BATCH, content, ()), 2))
+                return next(refusals(calls, server, BATCH, content, ()))  # a second may take what the first gives back
 
         slow = await asyncio.to_thread(ask)
     assert slow.megabytes > MEGABYTES
