@@ -11,6 +11,7 @@ from hypothesis import given, settings
 
 from conductor_features.changes.changed_file import Change, ChangedFile, LineRange
 from conductor_features.changes.impact_graph import Edges, ImpactGraph, impact_of
+from conductor_features.changes.locating_tests import TestKeys, key_of, words_of
 
 Spans = list[tuple[int, int]]
 _SPANS = st.lists(st.tuples(st.integers(0, 12), st.integers(-1, 4)).map(lambda one: (one[0], one[0] + one[1])))
@@ -75,3 +76,25 @@ def test_lines_are_not_held_against_each_unit() -> None:
         return _seconds(lambda: impact_of(graph, _told(ranges)))
 
     assert seconds(1_000) < 4 * seconds(1) + 0.02
+
+
+_WORDS = st.lists(st.sampled_from("abc"), min_size=1, max_size=5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(_WORDS.map(key_of), st.lists(st.integers(0, 3), min_size=1, max_size=2)), _WORDS)
+def test_the_place_of_a_test_is_that_of_the_longest_key(keys: dict[str, list[int]], words: list[str]) -> None:
+    expected = None
+    for begin in range(len(words)):
+        for end in range(len(words), begin, -1):
+            files = keys.get(key_of(words[begin:end]))
+            if expected is None and files is not None and (begin == 0 or len(files) == 1):
+                expected = (files, words[end:])
+    assert TestKeys(keys).place_of("::".join(words)) == expected
+
+
+def test_ids_of_many_words_cost_little_more_than_to_take_them_apart() -> None:
+    keys = TestKeys({f"tests test_{number} py": [number] for number in range(1_000)})
+    ids = ["tests " + "x " * 63 + str(number) for number in range(2_000)]
+    taken_apart = _seconds(lambda: [words_of(one) for one in ids])
+    assert _seconds(lambda: [keys.place_of(one) for one in ids]) < 5 * taken_apart + 0.05
