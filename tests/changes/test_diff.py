@@ -341,6 +341,28 @@ def test_a_line_costs_what_it_holds_however_many_parents_there_are() -> None:
     assert seconds(1_000) < 5 * seconds(2) + 0.02
 
 
+@pytest.mark.parametrize("names", [b'"' + b"a" * (2 << 20), b'"' + b"\\a" * (1 << 20) + b'" b/x', b"a" * (2 << 20)])
+def test_a_long_header_costs_no_more_than_other_lines(names: bytes) -> None:
+    """One expression goes through it, in which nobody else has a turn."""
+    plain = b"diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,40000 +1,40000 @@\n" + b"-old line\n+new line\n" * 40_000
+
+    def seconds(data: bytes) -> float:
+        best = 1e9
+        for _ in range(3):
+            begin = time.process_time()
+            parse_diff(data)
+            best = min(best, time.process_time() - begin)
+        return best
+
+    assert seconds(b"diff --git " + names + b"\n") < 4 * seconds(plain) + 0.02
+
+
+def test_escaped_paths_are_cut_as_others_are() -> None:
+    [plain] = parse_diff(b"--- /dev/null\n+++ b/" + ("😀" * 5_000).encode() + b"\n")
+    [escaped] = parse_diff(b'--- /dev/null\n+++ "b/' + b"\\360\\237\\230\\200" * 5_000 + b'"\n')
+    assert plain.path == escaped.path == "😀" * 4_094
+
+
 def test_time_grows_with_the_diff_and_no_faster() -> None:
     def seconds(count: int) -> float:
         body = b"".join(b"+line %d\n-line %d\n context\n" % (n, n) for n in range(count))

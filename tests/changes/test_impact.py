@@ -14,7 +14,7 @@ from conductor_features.changes.changed_file import Change, ChangedFile, Content
 from conductor_features.changes.distances import LocatedTests
 from conductor_features.changes.graph_codec import CorruptGraph, decode_graph, encode_graph
 from conductor_features.changes.impact_graph import FAR, Edges, _reach, impact_of
-from conductor_features.changes.locating_tests import place_of
+from conductor_features.changes.locating_tests import TestKeys
 from conductor_warehouse.code_graph.languages import read_facts
 
 PYTHON = {
@@ -213,7 +213,7 @@ def test_the_way_tells_why() -> None:
 )
 def test_test_ids_lead_to_files(files: dict[str, str], test_id: str, path: str, rest: list[str]) -> None:
     graph = linked(files).graph
-    place = place_of(graph.test_keys, test_id)
+    place = TestKeys(graph.test_keys).place_of(test_id)
     assert place is not None
     assert ([graph.paths[file] for file in place.files], place.words) == ([path], rest)
 
@@ -250,13 +250,13 @@ def test_distances_of_tests_by_their_ids() -> None:
 
 
 def test_test_ids_that_fit_nothing_or_several() -> None:
-    keys = linked(GO).graph.test_keys
-    assert place_of(keys, "com.acme.Unknown") is None
-    assert place_of(keys, "") is None
-    assert place_of(keys, "." * 10_000 + "x" * 10_000) is None
-    several = place_of(keys, "example.org/shop/prices.TestTotal")
+    keys = TestKeys(linked(GO).graph.test_keys)
+    assert keys.place_of("com.acme.Unknown") is None
+    assert keys.place_of("") is None
+    assert keys.place_of("." * 10_000 + "x" * 10_000) is None
+    several = keys.place_of("example.org/shop/prices.TestTotal")
     assert several is not None and len(several.files) == 2
-    assert place_of(keys, "run 7: cmd.TestMain", "run 7: ") == place_of(keys, "cmd.TestMain")
+    assert keys.place_of("run 7: cmd.TestMain", "run 7: ") == keys.place_of("cmd.TestMain")
 
 
 def test_packed_it_is_the_same_graph_and_damage_is_noticed() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pytest
@@ -149,3 +151,40 @@ def test_what_is_told_of_a_file_is_looked_for_once() -> None:
     """However many changed files end alike: else thousands of them times thousands of tests would be gone through."""
     ids = [f"a/test_b.py::test_{number}" for number in range(5)]
     assert ids_in_files([f"mod_{number}/a/test_b.py" for number in range(1_000)], ids, REPOSITORY) == ids
+
+
+_TEXT = st.text("ab./-T\U0010ffff", min_size=1, max_size=6)
+
+
+@given(paths=st.lists(_TEXT, max_size=4), ids=st.lists(_TEXT, max_size=8, unique=True), go=st.booleans())
+def test_whatever_stands_behind_a_name_is_looked_at(paths: list[str], ids: list[str], go: bool) -> None:
+    """As if each id was held against each name by itself."""
+    if go:
+        paths = [f"{path}/x_test.go" for path in paths]
+        ids = list({one.replace("T", "Test") for one in ids})
+    each = {one for path in paths for one in ids if ids_in_files([path], [one], REPOSITORY)}
+    assert ids_in_files(paths, ids, REPOSITORY) == sorted(each)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    found = []
+    for _ in range(3):
+        began = time.process_time()
+        work()
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+@pytest.mark.parametrize(
+    ("paths", "ids"),
+    [
+        ([f"a/b{'.c' * count}" for count in range(95)], [f"a/b{'.c' * 95}{number}" for number in range(20_000)]),
+        ([f"a/b{'.' * count}/x_test.go" for count in range(95)], [f"a/b{'.' * 190}{at}" for at in range(4_000)]),
+        (["a/x_test.go"], [f"/a{'/s' * 95}{number}" for number in range(20_000)]),
+    ],
+    ids=["files", "packages", "module"],
+)
+def test_names_that_begin_with_each_other_cost_no_more_than_others(paths: Sequence[str], ids: Sequence[str]) -> None:
+    others = [f"{number}/{one}" for number, one in enumerate(ids)]  # of which no name is the beginning
+    plain = seconds(lambda: sorted("".join(others).split("/")))
+    assert seconds(lambda: ids_in_files(paths, ids, "s")) < 6 * plain + 0.1

@@ -89,6 +89,21 @@ def test_what_may_stand_once_does() -> None:
         rules.require_bounds(build * 6, PredictBuildDurationRequest)
 
 
+@pytest.mark.parametrize("count", [16, 17])
+def test_unknown_fields_are_counted_over_all_parts(count: int) -> None:
+    """Each part may hold as many as a message: of thousands of parts the loop looked at millions of fields."""
+    unknown = b"\xc0\x3e\x01" * 1_024  # field 1000
+    request = PredictBuildDurationRequest(tenant_id="acme").SerializeToString() + unknown
+    part = b"\x12" + bytes([len(request) & 127 | 128, len(request) >> 7]) + request
+    message = BatchPredictBuildDurationsRequest.FromString(part)
+    assert len(message.requests) == 1
+    if count == 16:
+        rules.require_bounds(part * count, BatchPredictBuildDurationsRequest)
+        return
+    with pytest.raises(InvalidRequest, match="the request: must hold at most 16384 unknown fields in all"):
+        rules.require_bounds(part * count, BatchPredictBuildDurationsRequest)
+
+
 _BYTES = st.binary(max_size=300).map(lambda content: content * (undecoded.SMALL_BYTES // max(1, len(content)) + 1))
 
 

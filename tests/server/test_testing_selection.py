@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -205,6 +206,24 @@ def test_patterns_made_to_be_slow_are_not() -> None:
     assert not must_run(["*a" * 200 + "*b"], ids, Deadline.after(20)).any()
     with pytest.raises(DeadlineTooShort):
         must_run(["x*"], ids, Deadline.after(-1))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a" * 250 + "%d*" + "c" * 200, "*".join("a" * 80) + "%d*", "a*" + "a" * 99 + "%d*"]
+)
+def test_patterns_made_to_be_slow_together_are_not(pattern: str) -> None:
+    """All of them as one expression took a tenth of a second for each test, in which nobody else had a turn."""
+    patterns = ["*" + pattern % number for number in range(500)]
+    ids = ["a" * 500 + str(number) for number in range(100)]
+
+    def seconds(work: Callable[[], object]) -> float:
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+
+    # What it takes to look at each pair a few times.
+    plain = min(seconds(lambda: [one.find("b", at) for one in ids for _ in patterns for at in range(5)]) for _ in "123")
+    assert seconds(lambda: must_run(patterns, ids, NO_DEADLINE)) < 5 * plain + 0.1
 
 
 def ran_with(ids: Sequence[str]) -> list[Run]:

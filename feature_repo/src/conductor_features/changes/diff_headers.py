@@ -8,10 +8,12 @@ from conductor_features.changes.changed_file import Change, ChangedFile, Content
 
 _DEV_NULL = "/dev/null"
 _MOST_CHARACTERS = 4_096
+_MOST_BYTES = 16 * _MOST_CHARACTERS
+"""No character takes more: four bytes, of which each may be written as a backslash and three digits."""
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|.)", re.DOTALL)
 _ESCAPED = {b"a": b"\a", b"b": b"\b", b"t": b"\t", b"n": b"\n", b"v": b"\v", b"f": b"\f", b"r": b"\r"}
-_QUOTED_FIRST = re.compile(rb'("(?:[^"\\]|\\.)*") (.+)$', re.DOTALL)
-_QUOTED_LAST = re.compile(rb'([^"]+) ("(?:[^"\\]|\\.)*")$', re.DOTALL)
+_QUOTED_FIRST = re.compile(rb'("(?:[^"\\]++|\\.)*+") (.+)$', re.DOTALL)
+_QUOTED_LAST = re.compile(rb'([^"]+) ("(?:[^"\\]++|\\.)*+")$', re.DOTALL)
 _PREFIXES = frozenset({("a/", "b/"), ("i/", "w/"), ("c/", "i/"), ("c/", "w/"), ("o/", "w/"), ("1/", "2/")})
 """What git puts before the old and the new path: by default, and with ``diff.mnemonicPrefix`` or ``--no-index``."""
 _PREFIXES_BACK = frozenset((new, old) for old, new in _PREFIXES)
@@ -22,8 +24,8 @@ _BINARY = (b"Binary files ", b"GIT binary patch", b"Files ")
 def text_of(path: bytes) -> str:
     """A path as a diff writes it, unquoted; what is not UTF-8 is replaced."""
     if path[:1] == b'"' and path[-1:] == b'"' and len(path) > 1:
-        path = _ESCAPE.sub(_unescape, path[1:-1])
-    return path.decode("utf-8", "replace")[:_MOST_CHARACTERS]
+        path = _ESCAPE.sub(_unescape, path[1:-1][:_MOST_BYTES])
+    return path[:_MOST_BYTES].decode("utf-8", "replace")[:_MOST_CHARACTERS]
 
 
 def _unescape(found: re.Match[bytes]) -> bytes:

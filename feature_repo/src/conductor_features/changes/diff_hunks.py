@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from conductor_features.changes.diff_headers import FilePart
 
-HUNK = re.compile(rb"(@@+) ((?:-\d{1,9}(?:,\d{1,9})? )+)\+(\d{1,9})(?:,(\d{1,9}))? (@@+)")
+HUNK = re.compile(rb"(@@+) ((?:-\d{1,9}(?:,\d{1,9})? )++)\+(\d{1,9})(?:,(\d{1,9}))? (@@+)")
 _NO_NEWLINE = b"\\"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conductor_features.changes.impact_graph import FAR, Impact, ImpactGraph
-from conductor_features.changes.locating_tests import place_of
+from conductor_features.changes.locating_tests import TestKeys
 
 _PLACES = 4
 """Files or units that one id may mean, at most; of more, the first."""
@@ -88,7 +88,7 @@ class LocatedTests:
 
     def _places(self, test_id: str) -> list[tuple[int, int]]:
         """Files that an id may mean, each with a node in it: of several, those with a unit of the test's name."""
-        place = place_of(self._graph.test_keys, test_id, self._graph.test_id_prefix)
+        place = self._keys.place_of(test_id, self._graph.test_id_prefix)
         if place is None:
             return []
         found = [
@@ -97,6 +97,10 @@ class LocatedTests:
             for node in [next((self._units[file, word] for word in place.words if (file, word) in self._units), -1)]
         ]
         return [one for one in found if one[1] >= 0] or [(file, file) for file, _ in found]
+
+    @cached_property
+    def _keys(self) -> TestKeys:
+        return TestKeys(self._graph.test_keys)
 
     @cached_property
     def _units(self) -> dict[tuple[int, str], int]:

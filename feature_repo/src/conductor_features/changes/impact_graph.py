@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from conductor_features.changes.changed_file import Change, ChangedFile, Content, LineRange
 
 Integers = NDArray[np.int32]
+Numbers = NDArray[np.integer]
 FAR = 255
 """Not reached."""
 MOST_DISTANCE = 30
@@ -118,12 +120,9 @@ class ImpactGraph:
             return everything
         lines = self.unit_lines[units - len(self.paths)]
         changed = np.array(ranges, dtype=np.int64).reshape(-1, 2)
-        # Units begin in order; a range meets those that begin before its end and end after its begin.
-        meets = (lines[None, :, 0] <= changed[:, None, 1]) & (lines[None, :, 1] >= changed[:, None, 0])
-        inside = (lines[None, :, 0] <= changed[:, None, 0]) & (lines[None, :, 1] >= changed[:, None, 1])
-        if not inside.any(axis=1).all():
+        if not _some_span(lines, changed[:, 0], changed[:, 1]).all():  # outside of every unit
             return everything
-        return units[meets.any(axis=0)]
+        return units[_some_span(changed, lines[:, 1], lines[:, 0])]
 
     def reach_files(self, files: Iterable[int]) -> Reached:
         """How far each file is from some, by imports."""
@@ -133,6 +132,14 @@ class ImpactGraph:
     def reach_nodes(self, nodes: Integers) -> Reached:
         """How far each node is from some, by names."""
         return _reach(len(self.paths) + len(self.unit_file), nodes, self.within, self.across)
+
+
+def _some_span(spans: Numbers, begun_by: Numbers, not_ended_by: Numbers) -> NDArray[np.bool_]:
+    """Of each pair of lines whether some span, shape (spans, 2), begins at the one or before and ends at the other or
+    after. Pairs are not held against each span by itself: a diff may tell of a hundred thousand."""
+    ordered = spans[np.argsort(spans[:, 0])]
+    furthest = np.maximum.accumulate(np.append(np.iinfo(np.int64).min, ordered[:, 1]))
+    return furthest[np.searchsorted(ordered[:, 0], begun_by, side="right")] >= not_ended_by
 
 
 def _reach(count: int, seeds: Integers, free: Edges, dear: Edges) -> Reached:
@@ -187,30 +194,35 @@ def impact_of(graph: ImpactGraph, files: Sequence[ChangedFile], *, graph_is_new:
         files: the change.
         graph_is_new: the graph is of the commit after the change.
     """
-    index, seeds = graph.file_index, set[int]()
-    nodes: list[Integers] = [np.empty(0, np.int32)]
-    changed: list[str] = []
+    index = graph.file_index
+    touched: dict[int, list[Sequence[LineRange]]] = {}
     lists: dict[str, list[str]] = {name: [] for name in ("new_tests", "unknown", "unscoped", "not_code")}
     for one in files:
         if one.mode_only or not one.path:
             continue
         path = one.new_path if graph_is_new else one.old_path
         if path is not None and path in index:
-            file = index[path]
-            seeds.add(file)
-            touched = graph.units_at(file, _ranges(one, graph_is_new))
-            nodes.append(touched)
-            changed += [graph.name_of(int(node)) for node in touched if node >= len(graph.paths)]
+            touched.setdefault(index[path], []).append(_ranges(one, graph_is_new))
         elif one.facts.build:
             lists["unscoped"].append(one.path)
         elif one.change is not Change.DELETED and one.facts.test:
             lists["new_tests"].append(one.path)
         else:
             lists["unknown" if one.facts.language else "not_code"].append(one.path)
-    return Impact(graph, graph.reach_files(seeds), graph.reach_nodes(np.concatenate(nodes)), changed, **lists)
+    # A file may be told of thousands of times: its units are looked at once.
+    nodes = np.concatenate(
+        [np.empty(0, np.int32), *(graph.units_at(file, _together(told)) for file, told in touched.items())]
+    )
+    changed = [graph.name_of(node) for node in nodes.tolist() if node >= len(graph.paths)]
+    return Impact(graph, graph.reach_files(touched), graph.reach_nodes(nodes), changed, **lists)
 
 
 def _ranges(file: ChangedFile, new: bool) -> Sequence[LineRange]:
     """The changed lines; none where all of it counts as changed."""
     whole = file.change is not Change.MODIFIED or file.content is not Content.TEXT or file.problem
     return () if whole else file.new_ranges if new else file.old_ranges
+
+
+def _together(told: Sequence[Sequence[LineRange]]) -> Sequence[LineRange]:
+    """The lines of all that is told of a file; none where some of it counts as a whole."""
+    return list(chain.from_iterable(told)) if all(told) else ()

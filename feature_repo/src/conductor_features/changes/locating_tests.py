@@ -36,12 +36,41 @@ def key_of(words: Sequence[str]) -> str:
     return " ".join(words)
 
 
-def place_of(keys: Mapping[str, Sequence[int]], test_id: str, prefix: str = "") -> TestPlace | None:
-    """Where a test is; None where no key fits its id."""
-    words = words_of(test_id.removeprefix(prefix))
-    for begin in range(len(words)):
-        for end in range(len(words), begin, -1):
-            files = keys.get(key_of(words[begin:end]))
-            if files is not None and (begin == 0 or len(files) == 1):
-                return TestPlace(files, words[end:])
-    return None
+class TestKeys:
+    """The keys of all test files, as a tree of words: an id is followed for as long as some key goes on as it does."""
+
+    __test__ = False
+
+    def __init__(self, keys: Mapping[str, Sequence[int]]) -> None:
+        self._root = _Node()
+        for key, files in keys.items():
+            node = self._root
+            for word in key.split(" "):
+                node = node.next.setdefault(word, _Node())
+            node.files = files
+
+    def place_of(self, test_id: str, prefix: str = "") -> TestPlace | None:
+        """Where a test is; None where no key fits its id."""
+        words = words_of(test_id.removeprefix(prefix))
+        for begin in range(len(words)):
+            node, place = self._root, None
+            for at in range(begin, len(words)):
+                following = node.next.get(words[at])
+                if following is None:
+                    break
+                node = following
+                if node.files is not None and (begin == 0 or len(node.files) == 1):
+                    place = TestPlace(node.files, words[at + 1 :])
+            if place is not None:
+                return place
+        return None
+
+
+class _Node:
+    """Where a key may go on, or end."""
+
+    __slots__ = ("files", "next")
+
+    def __init__(self) -> None:
+        self.files: Sequence[int] | None = None
+        self.next: dict[str, _Node] = {}

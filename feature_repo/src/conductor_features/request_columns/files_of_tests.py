@@ -12,26 +12,25 @@ Ids are sorted, so those that begin alike are neighbours: what it costs grows wi
 from __future__ import annotations
 
 import re
-import sys
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import compress, repeat
+from bisect import bisect_left, bisect_right
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import compress
 
 _BY_MODULE_OR_CLASS = frozenset({"py", "java", "kt", "groovy", "scala"})
 """Languages whose runners name a file by its path without the extension, with dots."""
 _MOST_NAMES = 16
 """Longer ends of a path are not looked for, but for the whole."""
-_LAST = chr(sys.maxunicode)
+_FOUND = b"\1"
 
 _FILE_ENDS = re.compile(r"(?![\w/-])")
 """Behind a file's name, or what stands for it: not within a longer name, nor within a folder's."""
-_PACKAGE_ENDS = re.compile(r"[^\w/-]+(?:Test|Benchmark|Example|Fuzz)")
-"""Behind a Go package's: a function that ``go test`` runs."""
+_PACKAGE_ENDS = re.compile(r"(?<![^\w/-])[^\w/-]++(?=Test|Benchmark|Example|Fuzz)")
+"""Behind a Go package's, perhaps with some of this: a function that ``go test`` runs."""
 _VERSION = re.compile(r"/v[0-9]+(?=[/.])")
 
 
 def ids_in_files(paths: Iterable[str], test_ids: Iterable[str], repository: str) -> list[str]:
-    """Ids of the tests that are in any of the files; some may be told twice.
+    """Ids of the tests that are in any of the files, sorted, each once.
 
     Args:
         paths: of files, from the repository's root on.
@@ -44,12 +43,19 @@ def ids_in_files(paths: Iterable[str], test_ids: Iterable[str], repository: str)
     folders = {tuple(its[:-1]): None for its in parts.values() if its[-1].endswith("_test.go")}
     module = _module(ordered, repository) if folders else ""
     packages = dict.fromkeys(name for folder in folders for name in _names_of_package(folder, module))
-    return [
-        test_id
-        for names, ends in ((files, _FILE_ENDS), (packages, _PACKAGE_ENDS))
-        for name in names
-        for test_id in _named(ordered, name, ends)
-    ]
+    found = bytearray(len(ordered))
+    for name in files:
+        for begin, end in _of_file(ordered, name):
+            found[begin:end] = _FOUND * (end - begin)
+    if packages:
+        likely = bytearray(len(ordered))
+        for name in packages:
+            begin, end = _beginning_with(ordered, name)
+            likely[begin:end] = _FOUND * (end - begin)
+        lengths = frozenset(map(len, packages))
+        for at in compress(range(len(ordered)), likely):
+            found[at] |= _is_in_package(ordered[at], packages, lengths)
+    return list(compress(ordered, found))
 
 
 def _names_of_file(parts: Sequence[str]) -> Iterator[str]:
@@ -76,13 +82,38 @@ def _ends(parts: Sequence[str], separator: str) -> Iterator[str]:
         yield separator.join(parts[first:])
 
 
-def _named(ordered: Sequence[str], name: str, ends: re.Pattern[str]) -> Iterable[str]:
-    """Ids that begin with a name that ends there."""
+def _beginning_with(ordered: Sequence[str], name: str) -> tuple[int, int]:
+    """From where on and up to where ids begin with a name."""
     first = bisect_left(ordered, name)
     if first == len(ordered) or not ordered[first].startswith(name):
-        return ()
-    alike = ordered[first : bisect_left(ordered, name + _LAST, first)]
-    return compress(alike, map(ends.match, alike, repeat(len(name))))
+        return first, first
+    return first, _end_of(ordered, name, first, len(ordered))
+
+
+def _end_of(ordered: Sequence[str], beginning: str, first: int, end: int) -> int:
+    """Up to where ids begin alike, from the first that does."""
+    return bisect_right(ordered, beginning, first, end, key=lambda one: one[: len(beginning)])
+
+
+def _of_file(ordered: Sequence[str], name: str) -> Iterator[tuple[int, int]]:
+    """Where ids stand that begin with a name that ends there. Those that go on alike are looked at together: names may
+    begin with each other, and ids with all of them."""
+    at, end = _beginning_with(ordered, name)
+    while at < end:
+        beginning = ordered[at][: len(name) + 1]
+        alike = at + 1 if beginning == name else _end_of(ordered, beginning, at, end)
+        if _FILE_ENDS.match(beginning, len(name)):
+            yield at, alike
+        at = alike
+
+
+def _is_in_package(test_id: str, packages: Container[str], lengths: Container[int]) -> bool:
+    """Whether one of the packages is what stands before a function that ``go test`` runs."""
+    return any(
+        length in lengths and test_id[:length] in packages
+        for end in _PACKAGE_ENDS.finditer(test_id)
+        for length in range(end.start(), end.end())
+    )
 
 
 def _module(ordered: Sequence[str], repository: str) -> str:
@@ -94,5 +125,5 @@ def _module(ordered: Sequence[str], repository: str) -> str:
         if "/" not in host:
             version = _VERSION.match(text, at + len(name))
             return f"{host}{name}{version[0] if version else ''}"
-        at = text.find(name, at + 1)
+        at = text.find(name, text.find("\n", at + len(name)))  # all that follows in this one has the host's slash too
     return ""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, repeat
+from itertools import compress, count, islice, repeat
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -156,10 +156,41 @@ class Many:
             return [Violation(path, f"must hold at most {self.maximum} items")]
         if self.item is None:
             return ()
-        check = self.item.check
-        if not any(map(check, value[:], repeat(path))):  # a slice is a list, and twice as quick to go through
-            return ()
-        return [violation for index, item in enumerate(value) for violation in check(item, f"{path}[{index}]")]
+        check, items = self.item.check, value[:]  # a slice is a list, and twice as quick to go through
+        found: list[Violation] = []
+        for index in compress(count(), map(check, items, repeat(path))):
+            found += check(items[index], f"{path}[{index}]")
+            if len(found) >= _MAX_VIOLATIONS:  # no more are told
+                break
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Thousands:
+    """A list of thousands of messages: each is looked at only where those around it do not hold together."""
+
+    maximum: int
+    hold: Callable[[Sequence[Any]], bool]
+    """Whether each of some messages keeps all of its rules."""
+    required: bool = False
+
+    def check(self, value: Sequence[Any], path: str) -> Sequence[Violation]:
+        """Violations of the list and of its items."""
+        if len(value) > self.maximum:
+            return [Violation(path, f"must hold at most {self.maximum} items")]
+        items = list(value)
+        found: list[Violation] = []
+        waiting = [(0, len(items))]
+        while waiting and len(found) < _MAX_VIOLATIONS:
+            begin, end = waiting.pop()
+            if self.hold(items[begin:end]):
+                continue
+            if end - begin == 1:
+                found += Nested().check(items[begin], f"{path}[{begin}]")
+            else:
+                middle = (begin + end) // 2
+                waiting += [(middle, end), (begin, middle)]
+        return found
 
 
 @dataclass(frozen=True, slots=True)

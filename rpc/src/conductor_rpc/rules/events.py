@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
@@ -40,6 +39,7 @@ from conductor_rpc.rules.engine import (
     Span,
     Table,
     Text,
+    Thousands,
     Together,
     counts,
 )
@@ -61,31 +61,19 @@ _SPAN = Span()
 _KNOWN_TEST_OUTCOMES = frozenset(TestOutcome.values()) - {TestOutcome.TEST_OUTCOME_UNSPECIFIED}
 
 
-@dataclass(frozen=True, slots=True)
-class _Results:
-    """Test results. There are thousands: each is looked at only when not all of them hold."""
-
-    maximum: int
-    required: bool = False
-
-    def check(self, value: Sequence[TestResult], path: str) -> Sequence[Violation]:
-        """Violations of the list and of its items."""
-        return () if self._all_hold(list(value)) else Many(self.maximum, Nested()).check(value, path)
-
-    def _all_hold(self, results: Sequence[TestResult]) -> bool:
-        tests = [result.test_id for result in results]
-        messages = [result.failure_message for result in results if result.failure_message]
-        spans = [result.duration for result in results if result.HasField("duration")]
-        return (
-            len(results) <= self.maximum
-            and all(tests)
-            and max(map(len, tests), default=0) <= _TEST_ID.maximum
-            and max(map(len, messages), default=0) <= _FAILURE_MESSAGE.maximum
-            and "\0" not in "".join(tests)
-            and "\0" not in "".join(messages)
-            and {result.outcome for result in results} <= _KNOWN_TEST_OUTCOMES
-            and all(0 <= span.seconds <= _SPAN.maximum_seconds and 0 <= span.nanos <= 999_999_999 for span in spans)
-        )
+def _results_hold(results: Sequence[TestResult]) -> bool:
+    tests = [result.test_id for result in results]
+    messages = [result.failure_message for result in results if result.failure_message]
+    spans = [result.duration for result in results if result.HasField("duration")]
+    return (
+        all(tests)
+        and max(map(len, tests), default=0) <= _TEST_ID.maximum
+        and max(map(len, messages), default=0) <= _FAILURE_MESSAGE.maximum
+        and "\0" not in "".join(tests)
+        and "\0" not in "".join(messages)
+        and {result.outcome for result in results} <= _KNOWN_TEST_OUTCOMES
+        and all(0 <= span.seconds <= _SPAN.maximum_seconds and 0 <= span.nanos <= 999_999_999 for span in spans)
+    )
 
 
 _TEST_ID, _FAILURE_MESSAGE, _REASON = Text(512, required=True), Text(1000), Text(1000)
@@ -126,7 +114,7 @@ TABLES: Mapping[type[Message], Table] = {
         "started_time": Moment(),
         "completed_time": _WHEN,
         "changed_paths": Many(1_000, Text(512)),
-        "results": _Results(50_000),
+        "results": Thousands(50_000, _results_hold),
     },
     TestResult: {
         "test_id": _TEST_ID,

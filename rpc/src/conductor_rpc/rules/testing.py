@@ -28,6 +28,7 @@ from conductor_rpc.rules.engine import (
     Span,
     Table,
     Text,
+    Thousands,
     Together,
 )
 
@@ -48,29 +49,17 @@ class _Share:
         return () if 0 < value <= 1 else [Violation(path, "must be above 0 and at most 1")]
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """Files of a change. There are thousands: each is looked at only when not all of them hold."""
-
-    maximum: int
-    required: bool = False
-
-    def check(self, value: Sequence[ChangedFile], path: str) -> Sequence[Violation]:
-        """Violations of the list and of its items."""
-        return () if self._all_hold(list(value)) else Many(self.maximum, Nested()).check(value, path)
-
-    def _all_hold(self, files: Sequence[ChangedFile]) -> bool:
-        paths = [file.path for file in files]
-        old_paths = [file.old_path for file in files]
-        return (
-            len(files) <= self.maximum
-            and all(paths)
-            and max(map(len, paths), default=0) <= _PATH.maximum
-            and max(map(len, old_paths), default=0) <= _PATH.maximum
-            and "\0" not in "".join(paths)
-            and "\0" not in "".join(old_paths)
-            and all(file.added_line_count >= 0 and file.deleted_line_count >= 0 for file in files)
-        )
+def _files_hold(files: Sequence[ChangedFile]) -> bool:
+    paths = [file.path for file in files]
+    old_paths = [file.old_path for file in files]
+    return (
+        all(paths)
+        and max(map(len, paths), default=0) <= _PATH.maximum
+        and max(map(len, old_paths), default=0) <= _PATH.maximum
+        and "\0" not in "".join(paths)
+        and "\0" not in "".join(old_paths)
+        and all(file.added_line_count >= 0 and file.deleted_line_count >= 0 for file in files)
+    )
 
 
 _REPOSITORY, _TEST, _PATH = Text(256, required=True), Text(512, required=True), Text(512, required=True)
@@ -88,7 +77,7 @@ TABLES: Mapping[type[Message], Table] = {
         "repository": _REPOSITORY,
         "commit_sha": Text(64),
         "test_ids": Names(MAX_TESTS, _TEST.maximum, once=True),
-        "changed_files": _Files(MAX_FILES),
+        "changed_files": Thousands(MAX_FILES, _files_hold),
         "diff": Content(MAX_DIFF_BYTES),
         "start_time": Moment(),
     },

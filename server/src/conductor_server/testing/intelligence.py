@@ -37,6 +37,8 @@ VIEWS = (TEST_HISTORY,)
 """Read for every run, whatever its model takes."""
 _INLINE_TESTS = 128
 """More tests than this are worked out beside the event loop: other calls must not wait for them."""
+_INLINE_PATTERNS = 16
+"""Nor are more patterns than this matched on it."""
 
 T = TypeVar("T")
 
@@ -100,7 +102,8 @@ class TestIntelligence:
             reached = judged.reached(rules.must_run_distance)
             return judged, judged.ordered(), selecting.ruled(named, reached, never_ran(history), history.unreadable)
 
-        judged, ordered, choices = await self._judged(run, until, ruled)
+        few = len(rules.must_run) <= _INLINE_PATTERNS
+        judged, ordered, choices = await self._judged(run, until, ruled, inline=few)
         seconds, probabilities = ordered.times.expected, ordered.predicted.probabilities
         promise: Promise | None = None
         if isinstance(goal, TimeShare):
@@ -125,8 +128,9 @@ class TestIntelligence:
             promise,
         )
 
-    async def _judged(self, run: TestRun, until: Deadline, then: Callable[[_Judged], T]) -> T:
-        """Read, judge, and go on with ``then``, beside the event loop where that takes long."""
+    async def _judged(self, run: TestRun, until: Deadline, then: Callable[[_Judged], T], *, inline: bool = True) -> T:
+        """Read, judge, and go on with ``then``, beside the event loop where that takes long. ``inline``: ``then`` does
+        not, where there are few tests."""
         route = self._models.route(TEST_FAILURE, run.tenant_id, (run.repository,))
         with self._telemetry.stage(names.FEATURES_READ):
             tests, known, graph = await self._read(run, route, _half_of(until))
@@ -136,7 +140,8 @@ class TestIntelligence:
             return then(self._judge(run, route, tests, known, graph))
 
         with self._telemetry.span(names.TESTS_JUDGE):
-            return judged() if len(tests) <= _INLINE_TESTS and graph is None else await asyncio.to_thread(judged)
+            quick = inline and len(tests) <= _INLINE_TESTS and graph is None
+            return judged() if quick else await asyncio.to_thread(judged)
 
     async def _read(
         self, run: TestRun, route: Route, until: Deadline
