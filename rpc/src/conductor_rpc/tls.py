@@ -11,6 +11,7 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from conductor_client.small_file import read_small
 from conductor_rpc.settings import RpcSettings, SettingsInvalid
 
 _LOG = logging.getLogger(__name__)
@@ -29,11 +30,11 @@ class CertificateFiles:
         ValueError: a file is not PEM, or the key is not the certificate's.
         """
         self._seen = self._stamps()
-        certificate, key = self._certificate.read_bytes(), self._key.read_bytes()
+        certificate, key = read_small(self._certificate), read_small(self._key)
         leaf = x509.load_pem_x509_certificate(certificate)
         if leaf.public_key() != load_pem_private_key(key, password=None).public_key():
             raise ValueError("the private key is not the certificate's")
-        authorities = self._client_ca.read_bytes() if self._client_ca else None
+        authorities = read_small(self._client_ca) if self._client_ca else None
         if authorities is not None:
             x509.load_pem_x509_certificates(authorities)
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
@@ -62,7 +63,7 @@ def expiry_of(certificate: Path | None) -> Callable[[], float | None]:
         try:
             if certificate is None:
                 return None
-            return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc.timestamp()
+            return x509.load_pem_x509_certificate(read_small(certificate)).not_valid_after_utc.timestamp()
         except (OSError, ValueError):
             return None
 
