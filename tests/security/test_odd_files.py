@@ -104,6 +104,20 @@ def test_handshakes_go_on_with_the_certificate_in_use(odd: str, tmp_path: Path, 
     assert asked(files.changed) is None
 
 
+def test_handshakes_do_not_fill_the_log_while_a_file_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reaches the port makes one whenever he likes."""
+    pair = Authority(tmp_path).issue("server")
+    files = CertificateFiles(pair.certificate, pair.key, None)
+    files.read()
+    for _ in range(2):
+        content = pair.key.read_bytes()
+        pair.key.unlink()
+        assert {files.changed() for _ in range(50)} == {None}
+        pair.key.write_bytes(content)
+        assert files.changed() is not None
+    assert len(caplog.records) == 2, "told once each time"
+
+
 @pytest.mark.parametrize("odd", ODD)
 def test_trusted_keys_stay_as_they_were(odd: str, tmp_path: Path, asked: Any) -> None:
     file = generate_key_pair(tmp_path, "model").public_key

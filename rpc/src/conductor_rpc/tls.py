@@ -23,6 +23,7 @@ class CertificateFiles:
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
         self._seen: tuple[Any, ...] = ()
+        self._problem = ""
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         """Raises:
@@ -45,10 +46,14 @@ class CertificateFiles:
         A half-written or mismatched pair is left alone: the certificate in use goes on until the files are whole.
         """
         try:
-            return None if self._stamps() == self._seen else self.read()
-        except (OSError, ValueError):
-            _LOG.warning("the TLS files changed but can't be used; the certificate in use stays", exc_info=True)
+            found = None if self._stamps() == self._seen else self.read()
+        except (OSError, ValueError) as error:
+            if str(error) != self._problem:  # else strangers' handshakes would fill the log
+                self._problem = str(error)
+                _LOG.warning("the TLS files changed but can't be used; the certificate in use stays", exc_info=True)
             return None
+        self._problem = ""
+        return found
 
     def _stamps(self) -> tuple[Any, ...]:
         files = [file for file in (self._certificate, self._key, self._client_ca) if file is not None]
