@@ -20,8 +20,9 @@ from conductor_features.blocks import RowState
 from conductor_features.filling import position_key, replaying_mark
 from conductor_features.keyed import keyed
 from conductor_features.keys import entity_key, identity, parse_key
+from conductor_features.list_reading import ListState
 from conductor_features.listing import identities_of, listing_key, member_keys
-from conductor_features.listings import UNAVAILABLE, Listed, Listings, read_lists
+from conductor_features.listings import UNAVAILABLE, Listed, Listings, _Held, read_lists
 from conductor_features.reader import OnlineReader
 from conductor_features.rows import ABSENT, UNFILLED, Missing
 from conductor_features.views import PIPELINE_BUILDS, TEST_HISTORY, TEST_PATH_AFFINITY, View
@@ -359,3 +360,18 @@ async def test_lists_of_many_paths_come_in_one_round_trip(client: redis.Redis, l
         loader.read([(TEST_HISTORY, ("acme", "r", "t"))]), read_lists(loader, TEST_PATH_AFFINITY, owners[-1:], 1)
     )
     assert row == [UNFILLED] and lists == [["t3"]] and loader.statistics.exchanges == exchanges + 2
+
+
+async def test_a_list_costs_the_same_however_many_are_held(loader: OnlineReader) -> None:
+    def seconds(count: int) -> float:
+        listings = Listings(loader)
+        none = np.zeros((0, 16), np.uint8)
+        held = [_Held(Listed([], {}, [], none, cut=False, whole=True), ListState(0.0, 0, whole=True))] * 300
+        for number in range(count):
+            listings._hold(("view", (str(number),)), held[0])
+        began = time.process_time()
+        for one in held:
+            listings._hold(("view", ("0",)), one)
+        return time.process_time() - began
+
+    assert seconds(10_000) < 20 * seconds(100)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,3 +87,18 @@ def test_tenants_have_rates_of_their_own_and_are_forgotten():
         clock.now += 0.01
         rates.take(f"passing-{number}")
     assert len(rates._full_at) <= 10_000
+
+
+def test_a_call_costs_the_same_however_many_tenants_wait():
+    """Those who wait can't be forgotten, so looking for whom to forget finds nobody."""
+
+    def seconds(tenant_count: int) -> float:
+        rates = TenantRates(1, 1, {}, Clock())
+        for number in range(tenant_count):
+            rates.take(f"waiting-{number}", 1000)
+        began = time.process_time()
+        for number in range(300):
+            rates.take(f"next-{number}")
+        return time.process_time() - began
+
+    assert seconds(30_000) < 30 * seconds(3_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -280,3 +281,31 @@ async def _until_listening(pid):
     while not any(c.status == psutil.CONN_LISTEN for c in psutil.Process(pid).net_connections()):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("forked", [0, 1, 2])
+async def test_sigterm_while_workers_start_ends_all_of_them(redis_url, store, forked):
+    """It comes while the process that they are forked from imports, or right after that has forked some of them."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *_arguments(redis_url, store, "--workers", "2", "--grace", "0"), stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while (found := _forked(process.pid)) is None or found < forked:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0)
+        process.send_signal(signal.SIGTERM)
+        told, _ = await asyncio.wait_for(process.communicate(), 60)
+        assert (process.returncode, told) == (0, b"")
+    finally:
+        await ending.kill(process)
+
+
+def _forked(pid):
+    """How many workers a supervisor has had forked; None before there is what forks them."""
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.Error):
+            if "forkserver" in " ".join(child.cmdline()):
+                return len(child.children())
+    return None

@@ -70,6 +70,7 @@ class Listings:
         self._seen_seconds = seen_within.total_seconds()
         self._most_members, self._byte_count = most_members, byte_count
         self._held: OrderedDict[tuple[str, Owner], _Held] = OrderedDict()
+        self._held_bytes = 0
         self._loading: dict[tuple[str, Owner], asyncio.Task[Listed | Missing]] = {}
 
     async def get(self, view: View, owner: Owner, timeout_seconds: float) -> Listed | Missing:
@@ -116,7 +117,7 @@ class Listings:
         found = await self._read(view, owner)
         if isinstance(found, Missing):
             if found is ABSENT:
-                self._held.pop(of, None)
+                self._drop(of)
             if of not in self._held:
                 return found
             found = self._held[of]
@@ -151,10 +152,16 @@ class Listings:
         return missing
 
     def _hold(self, of: tuple[str, Owner], held: _Held) -> None:
+        self._drop(of)
         self._held[of] = held
-        self._held.move_to_end(of)
-        while len(self._held) > 1 and sum(one.listed.byte_count for one in self._held.values()) > self._byte_count:
-            self._held.popitem(last=False)
+        self._held_bytes += held.listed.byte_count
+        while len(self._held) > 1 and self._held_bytes > self._byte_count:
+            self._drop(next(iter(self._held)))
+
+    def _drop(self, of: tuple[str, Owner]) -> None:
+        held = self._held.pop(of, None)
+        if held is not None:
+            self._held_bytes -= held.listed.byte_count
 
 
 async def read_lists(

@@ -3,7 +3,7 @@
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
+from conductor_client.small_file import read_small
 from conductor_model_store.errors import InvalidKey
 
 PUBLIC_SUFFIX = ".pem"
@@ -143,7 +144,7 @@ def _holds_keys(place: Path) -> bool:
 
 def _read_public(path: Path) -> SSlibKey:
     try:
-        key = serialization.load_pem_public_key(_read(path))
+        key = serialization.load_pem_public_key(_read(path, read_small))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise InvalidKey(f"{path} is no public key in PEM: {error}") from error
     if not _is_taken(key):
@@ -157,11 +158,13 @@ def _is_taken(key: object) -> bool:
     return isinstance(key, ed25519.Ed25519PublicKey)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
     try:
-        return path.read_bytes()
+        return read(path)
     except OSError as error:
         raise InvalidKey(f"the key {path} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidKey(f"the key can't be read: {error}") from error
 
 
 def _create(path: Path, content: bytes, mode: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jwt
 
+from conductor_client.small_file import read_small
 from conductor_rpc.downloads import download
 
 _LOG = logging.getLogger(__name__)
@@ -123,12 +124,4 @@ def key_set(location: str, refresh_seconds: float, maximum_age_seconds: float) -
             raise ValueError("a key set must come over https://")
         return KeySet(lambda: download(location, _MAX_BYTES, _FETCH_SECONDS), refresh_seconds, maximum_age_seconds)
     file = Path(location.removeprefix("file://"))
-    return KeySet(lambda: _read(file), min(1.0, refresh_seconds), maximum_age_seconds)
-
-
-def _read(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        content = opened.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ValueError("the key set is too large")
-    return content
+    return KeySet(lambda: read_small(file, _MAX_BYTES), min(1.0, refresh_seconds), maximum_age_seconds)

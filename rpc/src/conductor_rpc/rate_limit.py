@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from conductor_rpc.exceptions import RateLimited
 
 _MOST_REMEMBERED = 10_000
-"""Tenants; those with a full bucket are forgotten beyond."""
+"""Tenants; those with a full bucket are forgotten beyond, or beyond twice as many as could not be."""
 
 
 class TenantRates:
@@ -35,6 +35,7 @@ class TenantRates:
         self._per_second, self._burst_seconds, self._of_tenants = per_second, burst_seconds, dict(of_tenants)
         self._clock = clock
         self._full_at: dict[str, float] = {}
+        self._most = _MOST_REMEMBERED
 
     def take(self, tenant_id: str, question_count: int = 1) -> None:
         """Let a tenant ask so many questions. A batch is let in whole, and the next call waits the longer.
@@ -51,6 +52,8 @@ class TenantRates:
         excess = full_at - now - max(self._burst_seconds - 1 / rate, 0.0)
         if excess > 1e-9:
             raise RateLimited(rate, excess)
-        if len(self._full_at) >= _MOST_REMEMBERED:
+        if len(self._full_at) >= self._most:
             self._full_at = {tenant: moment for tenant, moment in self._full_at.items() if moment > now}
+            # So that all who came since share the cost of the next look.
+            self._most = max(_MOST_REMEMBERED, 2 * len(self._full_at))
         self._full_at[tenant_id] = full_at + question_count / rate

@@ -11,6 +11,7 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from conductor_client.small_file import read_small
 from conductor_rpc.settings import RpcSettings, SettingsInvalid
 
 _LOG = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ class CertificateFiles:
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
         self._seen: tuple[Any, ...] = ()
+        self._problem = ""
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         """Raises:
@@ -29,11 +31,11 @@ class CertificateFiles:
         ValueError: a file is not PEM, or the key is not the certificate's.
         """
         self._seen = self._stamps()
-        certificate, key = self._certificate.read_bytes(), self._key.read_bytes()
+        certificate, key = read_small(self._certificate), read_small(self._key)
         leaf = x509.load_pem_x509_certificate(certificate)
         if leaf.public_key() != load_pem_private_key(key, password=None).public_key():
             raise ValueError("the private key is not the certificate's")
-        authorities = self._client_ca.read_bytes() if self._client_ca else None
+        authorities = read_small(self._client_ca) if self._client_ca else None
         if authorities is not None:
             x509.load_pem_x509_certificates(authorities)
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
@@ -44,10 +46,14 @@ class CertificateFiles:
         A half-written or mismatched pair is left alone: the certificate in use goes on until the files are whole.
         """
         try:
-            return None if self._stamps() == self._seen else self.read()
-        except (OSError, ValueError):
-            _LOG.warning("the TLS files changed but can't be used; the certificate in use stays", exc_info=True)
+            found = None if self._stamps() == self._seen else self.read()
+        except (OSError, ValueError) as error:
+            if str(error) != self._problem:  # else strangers' handshakes would fill the log
+                self._problem = str(error)
+                _LOG.warning("the TLS files changed but can't be used; the certificate in use stays", exc_info=True)
             return None
+        self._problem = ""
+        return found
 
     def _stamps(self) -> tuple[Any, ...]:
         files = [file for file in (self._certificate, self._key, self._client_ca) if file is not None]
@@ -62,7 +68,7 @@ def expiry_of(certificate: Path | None) -> Callable[[], float | None]:
         try:
             if certificate is None:
                 return None
-            return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc.timestamp()
+            return x509.load_pem_x509_certificate(read_small(certificate)).not_valid_after_utc.timestamp()
         except (OSError, ValueError):
             return None
 

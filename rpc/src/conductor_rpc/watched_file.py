@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from conductor_client.small_file import read_small
+
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.25
 _PATIENCE_SECONDS = 10.0
@@ -42,7 +44,7 @@ class WatchedFile(Generic[Content]):
         if stamp != self._stamp or self._usable_until != float("inf"):
             if stat.st_size > _MAX_BYTES:
                 raise ValueError("the file is too large")
-            self._content = self._parse(self._path.read_bytes())
+            self._content = self._parse(read_small(self._path, _MAX_BYTES))
             self._stamp, self._usable_until = stamp, float("inf")
         return self._content
 

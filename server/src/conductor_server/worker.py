@@ -25,6 +25,8 @@ NAME = "conductor-serve"
 def main(settings_json: str, known_models_directory: str, tells_ready: Connection, outlived: Connection) -> None:
     """Serve until told to stop; says when it serves."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it was ignored where we were forked
+    if outlived.poll():  # and one that came before now was, too
+        return
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(NAME)
     settings = ServerSettings.model_validate_json(settings_json)

@@ -7,6 +7,7 @@ would take a second of one.
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 from pathlib import Path
@@ -14,6 +15,9 @@ from pathlib import Path
 from conductor_server import worker
 from conductor_server.settings import ServerSettings
 
+_LOG = logging.getLogger(__name__)
+_NEVER_FORKED = 1
+"""Told as the exit code of a process that there was never any of."""
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["conductor_server.preloaded"])
 
@@ -39,8 +43,9 @@ class WorkerProcess:
         """Start it and wait; whether it serves, or has ended instead."""
         # What Python starts below must not import from wherever we were started.
         os.environ.setdefault("PYTHONSAFEPATH", "1")
-        await asyncio.to_thread(self._process.start)
-        self._ending = asyncio.create_task(self._ended())
+        forked = asyncio.create_task(asyncio.to_thread(self._process.start))
+        self._ending = asyncio.create_task(self._ended(forked))
+        await asyncio.wait({forked})
         self._tells_ready.close()
         self._outlived.close()
         if self._stopped:
@@ -54,12 +59,21 @@ class WorkerProcess:
             self._ready.close()
 
     async def wait(self) -> int:
-        """Wait until it has ended, and give its exit code; negative for a signal. Several may wait."""
+        """Wait until it has ended, and give its exit code; negative for a signal. Several may wait.
+
+        One that is being forked is waited for, too: whoever stops it then has not seen it end yet.
+        """
         if self._ending is None:
             return 0  # it was never started
         return await asyncio.shield(self._ending)
 
-    async def _ended(self) -> int:
+    async def _ended(self, forked: asyncio.Task[None]) -> int:
+        try:
+            await forked
+        except (OSError, EOFError) as error:  # no descriptor or process left, or what forks has died
+            _LOG.error("a worker can't be forked: %s", error)
+            self._lifeline.close()
+            return _NEVER_FORKED
         await _readable(self._process.sentinel)
         self._process.join()
         # If it has only lost the process that it was forked from, it ends now: another one takes its place.
@@ -69,6 +83,8 @@ class WorkerProcess:
     def terminate(self) -> None:
         """Ask it to drain and end."""
         self._stopped = True
+        # The signal is lost on one that has only just been forked; it finds this out instead.
+        self._lifeline.close()
         if self._process.pid is not None:
             self._process.terminate()
 

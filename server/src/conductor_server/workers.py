@@ -57,7 +57,8 @@ class Workers:
         if not all(first) and not self._stopping.is_set():
             await self.stop()
             raise WorkerFailed("a worker could not start")
-        on_ready()
+        if not self._stopping.is_set():
+            on_ready()
         await asyncio.gather(*(self._keep_up(slot) for slot in range(self._settings.workers)))
 
     async def stop(self) -> None:
