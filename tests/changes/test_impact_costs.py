@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import hypothesis.strategies as st
@@ -10,8 +11,10 @@ import numpy as np
 from hypothesis import given, settings
 
 from conductor_features.changes.changed_file import Change, ChangedFile, LineRange
+from conductor_features.changes.distances import LocatedTests
 from conductor_features.changes.impact_graph import Edges, ImpactGraph, impact_of
 from conductor_features.changes.locating_tests import TestKeys, key_of, words_of
+from conductor_features.changes.paths import facts_of
 
 Spans = list[tuple[int, int]]
 _SPANS = st.lists(st.tuples(st.integers(0, 12), st.integers(-1, 4)).map(lambda one: (one[0], one[0] + one[1])))
@@ -98,3 +101,20 @@ def test_ids_of_many_words_cost_little_more_than_to_take_them_apart() -> None:
     ids = ["tests " + "x " * 63 + str(number) for number in range(2_000)]
     taken_apart = _seconds(lambda: [words_of(one) for one in ids])
     assert _seconds(lambda: [keys.place_of(one) for one in ids]) < 5 * taken_apart + 0.05
+
+
+def test_what_is_remembered_is_bounded_by_its_length() -> None:
+    """Ids of five hundred characters, and paths of four thousand, of four bytes each, which nobody asks for again."""
+    graph = _graph([])
+    impact, tests = impact_of(graph, _told(())), LocatedTests(graph)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for call in range(10):
+            tests.distances(impact, [f"😀{call} {number} " + "x" * 490 for number in range(4_000)])
+            for number in range(500):
+                facts_of(f"😀{call} {number} " + "x" * 4_000)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held - before < 60e6

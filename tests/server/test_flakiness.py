@@ -18,7 +18,7 @@ from conductor_features.views import TEST_FLAKINESS, TEST_HISTORY, View
 from conductor_features.writer import write_rows
 from conductor_model_store import LoadedModel, ModelScope
 from conductor_rpc.call import NO_DEADLINE
-from conductor_rpc.exceptions import NoPrediction
+from conductor_rpc.exceptions import InvalidRequest, NoPrediction
 from conductor_server.prediction.answers import Method
 from conductor_server.testing.answers import Classified, FlakyPage, FlakyStatus, Impact, NextStep, Verdict
 from conductor_server.testing.questions import TEST_FLAKINESS as PREDICTOR
@@ -177,6 +177,13 @@ async def test_pages_hold_each_test_once(known: str) -> None:
             if not (after := page.next_after):
                 break
         assert found == whole and pages == -(-len(whole) // size)
+
+
+@pytest.mark.parametrize("after", ["x", "1 x y", "x 0.5 y", f"{'9' * 5_000} 0.5 y"])
+async def test_a_place_that_somebody_made_up_is_refused(known: str, after: str) -> None:
+    """A token's checksum is no secret."""
+    with pytest.raises(InvalidRequest, match="page_token"):
+        await listed(known, after=after)
 
 
 async def test_only_the_states_that_are_asked_for(known: str) -> None:

@@ -15,7 +15,8 @@ from conductor_features.changes.locating_tests import TestKeys
 
 _PLACES = 4
 """Files or units that one id may mean, at most; of more, the first."""
-_REMEMBERED = 200_000
+_REMEMBERED, _REMEMBERED_CHARACTERS = 200_000, 10_000_000
+"""Ids of tests, and what they hold in all."""
 _NodesAndFiles = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
@@ -36,6 +37,7 @@ class LocatedTests:
         self._graph, self._lock = graph, threading.Lock()
         self._nowhere = len(graph.paths) + len(graph.unit_file)
         self._rows: dict[str, int] = {}
+        self._characters = 0
         self._nodes = np.empty((0, _PLACES), np.int32)
         self._files = np.empty((0, _PLACES), np.int32)
         self._latest: tuple[Sequence[str], _NodesAndFiles] | None = None
@@ -74,10 +76,13 @@ class LocatedTests:
             return found
 
     def _remember(self, new: Sequence[str], asked: Sequence[str]) -> None:
-        if len(self._rows) + len(new) > _REMEMBERED:
+        characters = self._characters + sum(map(len, new))
+        if len(self._rows) + len(new) > _REMEMBERED or characters > _REMEMBERED_CHARACTERS:
             new = list(dict.fromkeys(asked))
+            characters = sum(map(len, new))
             self._rows.clear()
             self._nodes, self._files = self._nodes[:0], self._files[:0]
+        self._characters = characters
         nodes = np.full((len(new), _PLACES), self._nowhere, np.int32)
         files = nodes.copy()
         for row, test_id in enumerate(new):

@@ -72,9 +72,12 @@ class PathFacts:
     config: bool
 
 
-@lru_cache(maxsize=1 << 14)
 def facts_of(path: str) -> PathFacts:
     """What a path in a repository tells, its folders separated by ``/``."""
+    return _remembered(path) if len(path) <= _MOST_REMEMBERED else _facts_of(path)
+
+
+def _facts_of(path: str) -> PathFacts:
     build = _BUILD.search(path) is not None
     return PathFacts(
         language=language_of(path),
@@ -85,6 +88,11 @@ def facts_of(path: str) -> PathFacts:
         build=build,
         config=not build and _CONFIG.search(path) is not None,
     )
+
+
+_MOST_REMEMBERED = 256
+"""Characters. Paths of diffs may have thousands, and nobody asks for such a one again."""
+_remembered = lru_cache(maxsize=1 << 14)(_facts_of)
 
 
 def language_of(path: str) -> str:

@@ -18,7 +18,7 @@ from conductor_features.views import TEST_FLAKINESS as FLAKINESS_VIEW
 from conductor_features.views import TEST_HISTORY
 from conductor_rpc import names
 from conductor_rpc.call import Deadline
-from conductor_rpc.exceptions import NoPrediction
+from conductor_rpc.exceptions import InvalidRequest, NoPrediction, Violation
 from conductor_rpc.telemetry import Telemetry
 from conductor_server.prediction.answers import Method, Origin
 from conductor_server.prediction.ports import Models, Route
@@ -35,6 +35,8 @@ from conductor_server.testing.verdicts import Past, judge, next_step
 
 VIEWS = (TEST_HISTORY, FLAKINESS_VIEW)
 """Read for every question, whatever its model takes."""
+_Place = tuple[int, float, str]
+"""Where a test stands in the list: its state, its probability of being flaky, negative, and its id."""
 _NO_FACTS = FlakyFacts(0, 0, 0, 0, 0.0, 0.0, None, 0)
 
 
@@ -59,8 +61,10 @@ class Flakiness:
     ) -> FlakyPage:
         """A page of a repository's flaky tests, as of now: by state, then the likeliest to be flaky, then by id.
 
-        Where a test's probability changes from page to page it may stand on two of them, or on none.
+        Where a test's probability changes from page to page it may stand on two of them, or on none. Raises
+        InvalidRequest where no page ended at ``after``.
         """
+        begin = _place_of(after) if after else None
         run = TestRun(tenant_id, repository, round(self._clock() * 1e6), past_only=False)
         route = self._route(run)
         with self._telemetry.stage(names.FEATURES_READ):
@@ -69,7 +73,7 @@ class Flakiness:
         if len(tests) and rows[FLAKINESS_VIEW.key].unreadable.all():
             raise NoPrediction
         with self._telemetry.span(names.TESTS_JUDGE):
-            return await asyncio.to_thread(self._page, run, route, tests, rows, states, count, after)
+            return await asyncio.to_thread(self._page, run, route, tests, rows, states, count, begin)
 
     def _page(
         self,
@@ -79,7 +83,7 @@ class Flakiness:
         rows: Mapping[str, Rows],
         states: Collection[FlakyStatus],
         count: int,
-        after: str,
+        after: _Place | None,
     ) -> FlakyPage:
         known = KnownFlaky(rows[FLAKINESS_VIEW.key], rows[TEST_HISTORY.key], run.moment_us / 1e6)
         scored = self._scored(route, Known(run.moment_us, rows, {}))
@@ -87,10 +91,10 @@ class Flakiness:
         # Members are in the order of their ids.
         order = wanted[np.lexsort((wanted, -scored.probabilities[wanted], known.states[wanted]))]
 
-        def place(index: int) -> tuple[int, float, str]:
+        def place(index: int) -> _Place:
             return int(known.states[index]), -float(scored.probabilities[index]), tests.members[index]
 
-        begin = bisect_right(order, _place_of(after), key=place) if after else 0
+        begin = bisect_right(order, after, key=place) if after is not None else 0
         shown = order[begin : begin + count]
         return FlakyPage(
             [self._one(tests, known, scored.probabilities, int(index)) for index in shown],
@@ -224,6 +228,9 @@ def _token_of(place: Sequence[object]) -> str:
     return " ".join(map(str, place))
 
 
-def _place_of(token: str) -> tuple[int, float, str]:
-    state, probability, test_id = token.split(" ", 2)
-    return int(state), float(probability), test_id
+def _place_of(token: str) -> _Place:
+    try:
+        state, probability, test_id = token.split(" ", 2)
+        return int(state), float(probability), test_id
+    except ValueError as error:  # a token's checksum is no secret: whoever likes can make one
+        raise InvalidRequest([Violation("page_token", "must be the next_page_token of an answer")]) from error
