@@ -1,4 +1,4 @@
-"""Files that a process reads again while it serves, and what may stand in their places."""
+"""Files that a process opens again and again while it serves, and what may stand in their places."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from conductor_client.audit_log import AuditLog
 from conductor_client.small_file import read_small
 from conductor_model_store.signing_keys import KeyFiles, generate_key_pair
 from conductor_rpc import api_keys
@@ -126,3 +127,13 @@ def test_trusted_keys_stay_as_they_were(odd: str, tmp_path: Path, asked: Any) ->
     put(odd, file)
     assert asked(keys.refresh) is (odd in ("directory", "loop"))  # there is no file any more
     assert (keys.now == held) is (odd not in ("directory", "loop"))
+
+
+@pytest.mark.parametrize("odd", ["fifo", "directory", "device", "loop"])
+def test_what_can_not_be_noted_is_said_at_once(odd: str, tmp_path: Path, asked: Any) -> None:
+    """It is said in a thread, of which there are few: answers about tests and fetches of token keys need them, too."""
+    file = tmp_path / "audit.log"
+    log = AuditLog(file)
+    log.append({})
+    put(odd, file)
+    assert isinstance(asked(lambda: log.append({})), OSError)

@@ -49,7 +49,9 @@ class AuditLog:
 
     @staticmethod
     def _append(file: Path, line: bytes) -> None:
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Opening a FIFO that nobody reads would wait for ever, in a thread that others need.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(file, flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             before = os.fstat(descriptor).st_size
