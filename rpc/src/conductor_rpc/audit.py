@@ -10,6 +10,8 @@ import asyncio
 import logging
 import time
 import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from google.protobuf.message import Message
@@ -18,6 +20,7 @@ from opentelemetry import propagate, trace
 
 from conductor_client.audit_log import AuditLog, told
 from conductor_rpc import names
+from conductor_rpc.allowance import Allowance
 from conductor_rpc.call import Call
 from conductor_rpc.exceptions import AuditUnavailable
 from conductor_rpc.roles import AUDITED
@@ -35,8 +38,12 @@ class Audit:
 
     def __init__(self, log: AuditLog, telemetry: Telemetry) -> None:
         self._log, self._telemetry = log, telemetry
-        self._refused = {False: _Allowance(), True: _Allowance()}
+        self._refused = {known: Allowance(_MOST_REFUSED_AT_ONCE, _MOST_REFUSED_PER_S) for known in (False, True)}
         """By whether it is known who was refused: strangers must not use up what tenants' attempts are noted with."""
+        self._left_out: Counter[bool] = Counter()
+        """How many were not noted since one was."""
+        # Of its own: whoever locks the file, or a slow disk, must not hold up what others do beside the event loop.
+        self._thread = ThreadPoolExecutor(1, "audit")
 
     async def begun(self, call: Call, request: object) -> None:
         """Note that a call is about to be carried out.
@@ -65,10 +72,11 @@ class Audit:
         call.audit_ended = True
         more: dict[str, object] = {"code": call.code, "reason": _reason(status), "phase": "ended"}
         if not call.audit_id:
-            allowance = self._refused[call.identity is not None]
-            if not allowance.take():
+            known = call.identity is not None
+            if not self._refused[known].take(time.monotonic()):
+                self._left_out[known] += 1
                 return
-            more |= {"phase": "refused", "refused_before_count": allowance.left_out()}
+            more |= {"phase": "refused", "refused_before_count": self._left_out.pop(known, 0)}
             call.audit_id = uuid.uuid4().hex
         try:
             # A caller who goes away does not take the note with him.
@@ -90,30 +98,7 @@ class Audit:
             **more,
         }
         with self._telemetry.stage(names.AUDIT):
-            await asyncio.to_thread(self._log.append, record)
-
-
-class _Allowance:
-    """So many refusals at once, and so many a second in the long run."""
-
-    def __init__(self) -> None:
-        self._left, self._asked, self._left_out = _MOST_REFUSED_AT_ONCE, time.monotonic(), 0
-
-    def take(self) -> bool:
-        """Whether one may be noted."""
-        now = time.monotonic()
-        self._left = min(_MOST_REFUSED_AT_ONCE, self._left + (now - self._asked) * _MOST_REFUSED_PER_S)
-        self._asked = now
-        if self._left < 1:
-            self._left_out += 1
-            return False
-        self._left -= 1
-        return True
-
-    def left_out(self) -> int:
-        """How many were not noted since this was asked last."""
-        count, self._left_out = self._left_out, 0
-        return count
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._log.append, record)
 
 
 def _who(call: Call) -> dict[str, object]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 
 from conductor_rpc import names
+from conductor_rpc.allowance import Allowance
 from conductor_rpc.call import Call
 from conductor_rpc.logs import fields
-from conductor_rpc.tracing import Allowance, ids_of, reason_to_keep
+from conductor_rpc.tracing import ids_of, reason_to_keep
 
 _LOG = logging.getLogger("conductor.calls")
 _MOST_AT_ONCE, _MOST_PER_S = 20, 1.0

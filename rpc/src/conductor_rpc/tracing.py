@@ -17,6 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
 from conductor_rpc import names
+from conductor_rpc.allowance import Allowance
 from conductor_rpc.call import NO_DEADLINE, Call
 from conductor_rpc.side_work import SideWork
 from conductor_rpc.stalls import Stalls
@@ -150,20 +151,3 @@ class _Clock:
     def ns(self, moment: float) -> int:
         """Nanoseconds since 1970."""
         return self._offset_ns + int(moment * 1e9)
-
-
-class Allowance:
-    """So many at once, and so many a second in the long run."""
-
-    def __init__(self, most_at_once: float, most_per_s: float) -> None:
-        self._most_at_once, self._most_per_s = most_at_once, most_per_s
-        self._left, self._asked = most_at_once, 0.0
-
-    def take(self, now: float) -> bool:
-        """Whether there is one left."""
-        self._left = min(self._most_at_once, self._left + (now - self._asked) * self._most_per_s)
-        self._asked = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
