@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -65,6 +66,21 @@ async def command(*arguments, environment=None):
 
 def _arguments(redis_url, store, *more):
     return "--insecure", "--redis-url", redis_url, "--model-store", str(store), *more
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_it_may_have_all_descriptors_that_the_system_allows(redis_url, store, workers):
+    """With the usual 1,024, so many silent connections would leave none, long before there are too many of them."""
+    publish(store)
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, most - 1), most))
+    try:
+        async with command(*_arguments(redis_url, store, "--workers", str(workers), "--grace", "0")) as process:
+            started = psutil.Process(process.pid)
+            serve = [one for one in started.children(recursive=True) if one.name() == WORKER_NAME] or [started]
+            assert [one.rlimit(psutil.RLIMIT_NOFILE) for one in serve] == [(most, most)] * workers
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
 
 
 async def test_sigterm_drains_without_a_failed_request(redis_url, store):
