@@ -222,7 +222,7 @@ async def serve_until_signal(server: RpcServer) -> None:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a process's main coroutine on uvloop, with all the descriptors that it may have: each connection takes one."""
+    """Run a process's main coroutine on uvloop, with all the descriptors that it may have: a connection takes one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     uvloop.run(main)
