@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -124,9 +125,10 @@ def least(found: Iterable[Refusal]) -> Refusal:
 
 
 def beyond(calm: Iterator[Refusal], bombs: Iterator[Refusal]) -> Refusal:
-    """What a bomb takes more than as many harmless bytes: the least of each, of up to 64 by turns.
+    """What a bomb takes more than as many harmless bytes, of up to 64 by turns.
 
-    By turns, so that others on the machine are in both; the least of many is what the work itself takes.
+    By turns, so that others on the machine are in both. The least time of many is what the work itself takes. Of memory
+    it is the median: what is given back a little late makes a single growth too small.
     """
     harmless: list[Refusal] = []
     seen: list[Refusal] = []
@@ -135,7 +137,8 @@ def beyond(calm: Iterator[Refusal], bombs: Iterator[Refusal]) -> Refusal:
         harmless.append(pair[0])
         seen.append(pair[1])
         one, other = least(harmless), least(seen)
-        cost = Refusal(other.seconds - one.seconds, other.megabytes - one.megabytes, other.since)
+        grown = statistics.median(r.megabytes for r in seen) - statistics.median(r.megabytes for r in harmless)
+        cost = Refusal(other.seconds - one.seconds, grown, other.since)
         if cheap(cost) or (len(seen) >= 16 and time.monotonic() - began > 20):
             break
     return cost
