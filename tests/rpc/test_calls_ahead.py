@@ -15,6 +15,7 @@ from conductor_rpc.call import NO_DEADLINE, Call, current_call
 from conductor_rpc.gate import Gate
 from conductor_rpc.settings import RpcSettings
 from conductor_rpc.telemetry import OFF
+from machine import tries
 from rpc.harness import PREDICTION, failure, request, serving, wait_for_calls
 from rpc.traced import Traced
 
@@ -66,8 +67,12 @@ async def turns_between_first_and_last(running, before=0) -> int:
 
 
 async def test_calls_that_come_together_are_handed_over_together():
-    async with serving() as running:
-        assert await turns_between_first_and_last(running) < CALLS
+    for _ in tries(5):  # gRPC's own threads may not get a processor for long
+        async with serving() as running:
+            turns = await turns_between_first_and_last(running)
+        if turns < CALLS:
+            break
+    assert turns < CALLS
 
 
 async def test_with_a_release_that_is_not_known_they_come_one_by_one(monkeypatch, caplog):
@@ -109,10 +114,14 @@ async def unsaid(running, count):
 
 async def test_who_opens_calls_and_says_nothing_takes_nobodys_room():
     most = 2 * CALLS
-    async with serving(max_in_flight_count=most) as running, running.stub() as stub, unsaid(running, 4 * CALLS):
-        for _ in range(GOOD):  # one of them overtakes the silent ones, whichever grpc.aio takes by itself
-            await stub.PredictBuildDuration(request())
-        assert await turns_between_first_and_last(running, before=4 * CALLS + GOOD) < CALLS
+    for _ in tries(5):  # as above
+        async with serving(max_in_flight_count=most) as running, running.stub() as stub, unsaid(running, 4 * CALLS):
+            for _ in range(GOOD):  # one of them overtakes the silent ones, whichever grpc.aio takes by itself
+                await stub.PredictBuildDuration(request())
+            turns = await turns_between_first_and_last(running, before=4 * CALLS + GOOD)
+        if turns < CALLS:
+            break
+    assert turns < CALLS
 
 
 async def test_what_waits_for_its_caller_has_not_waited_for_us():
