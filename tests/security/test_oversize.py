@@ -150,6 +150,7 @@ def cheap(cost: Refusal) -> bool:
     return cost.megabytes <= MEGABYTES and within(cost.seconds, SECONDS, cost.since, share=0.0)
 
 
+@pytest.mark.timeout(300)
 def test_bombs_cost_no_more_than_their_bytes(scene: Scene, figure: Callable[..., None]) -> None:
     """Compared with a message of the same size that is refused for one text that is too long."""
     server, metadata = Attacked(scene.platform.pid("serve")), bearer(scene, TENANT)
