@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
-from collections.abc import Callable
 
 import hypothesis.strategies as st
 import numpy as np
@@ -15,6 +13,7 @@ from conductor_features.changes.distances import LocatedTests
 from conductor_features.changes.impact_graph import Edges, ImpactGraph, impact_of
 from conductor_features.changes.locating_tests import TestKeys, key_of, words_of
 from conductor_features.changes.paths import facts_of
+from machine import processor_seconds
 
 Spans = list[tuple[int, int]]
 _SPANS = st.lists(st.tuples(st.integers(0, 12), st.integers(-1, 4)).map(lambda one: (one[0], one[0] + one[1])))
@@ -40,16 +39,6 @@ def _told(*places: tuple[LineRange, ...]) -> list[ChangedFile]:
     return [ChangedFile("a.py", "a.py", Change.MODIFIED, old_ranges=ranges) for ranges in places]
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """What it takes of the processor, without what others add to it."""
-    found = []
-    for _ in range(3):
-        began = time.process_time()
-        work()
-        found.append(time.process_time() - began)
-    return min(found)
-
-
 @settings(max_examples=300, deadline=None)
 @given(_SPANS, _SPANS)
 def test_units_are_those_that_a_line_by_line_comparison_finds(units: Spans, changed: Spans) -> None:
@@ -67,8 +56,8 @@ def test_units_are_those_that_a_line_by_line_comparison_finds(units: Spans, chan
 
 def test_a_file_that_is_told_of_again_and_again_is_looked_at_once() -> None:
     graph = _graph([(5 * at + 1, 5 * at + 5) for at in range(1_000)])
-    once = _seconds(lambda: impact_of(graph, _told(())))
-    assert _seconds(lambda: impact_of(graph, _told(*[()] * 5_000))) < 10 * once + 0.05
+    once = processor_seconds(lambda: impact_of(graph, _told(())))
+    assert processor_seconds(lambda: impact_of(graph, _told(*[()] * 5_000))) < 10 * once + 0.05
 
 
 def test_lines_are_not_held_against_each_unit() -> None:
@@ -76,7 +65,7 @@ def test_lines_are_not_held_against_each_unit() -> None:
 
     def seconds(count: int) -> float:
         graph = _graph([(at + 1, 50_000) for at in range(count)])
-        return _seconds(lambda: impact_of(graph, _told(ranges)))
+        return processor_seconds(lambda: impact_of(graph, _told(ranges)))
 
     assert seconds(1_000) < 4 * seconds(1) + 0.02
 
@@ -99,8 +88,8 @@ def test_the_place_of_a_test_is_that_of_the_longest_key(keys: dict[str, list[int
 def test_ids_of_many_words_cost_little_more_than_to_take_them_apart() -> None:
     keys = TestKeys({f"tests test_{number} py": [number] for number in range(1_000)})
     ids = ["tests " + "x " * 63 + str(number) for number in range(2_000)]
-    taken_apart = _seconds(lambda: [words_of(one) for one in ids])
-    assert _seconds(lambda: [keys.place_of(one) for one in ids]) < 5 * taken_apart + 0.05
+    taken_apart = processor_seconds(lambda: [words_of(one) for one in ids])
+    assert processor_seconds(lambda: [keys.place_of(one) for one in ids]) < 5 * taken_apart + 0.05
 
 
 def test_what_is_remembered_is_bounded_by_its_length() -> None:

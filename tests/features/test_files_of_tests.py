@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conductor_features.request_columns.files_of_tests import ids_in_files
+from machine import processor_seconds
 
 REPOSITORY = "acme/shop"
 FOLDERS = ("com", "acme", "shop", "src", "mod-a", "mod-ab", "v2", "ünï")
@@ -166,15 +166,6 @@ def test_whatever_stands_behind_a_name_is_looked_at(paths: list[str], ids: list[
     assert ids_in_files(paths, ids, REPOSITORY) == sorted(each)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    found = []
-    for _ in range(3):
-        began = time.process_time()
-        work()
-        found.append(time.process_time() - began)
-    return min(found)
-
-
 @pytest.mark.parametrize(
     ("paths", "ids"),
     [
@@ -186,5 +177,5 @@ def seconds(work: Callable[[], object]) -> float:
 )
 def test_names_that_begin_with_each_other_cost_no_more_than_others(paths: Sequence[str], ids: Sequence[str]) -> None:
     others = [f"{number}/{one}" for number, one in enumerate(ids)]  # of which no name is the beginning
-    plain = seconds(lambda: sorted("".join(others).split("/")))
-    assert seconds(lambda: ids_in_files(paths, ids, "s")) < 6 * plain + 0.1
+    plain = processor_seconds(lambda: sorted("".join(others).split("/")))
+    assert processor_seconds(lambda: ids_in_files(paths, ids, "s")) < 6 * plain + 0.1
